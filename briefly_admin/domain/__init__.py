@@ -1,0 +1,1 @@
+"""Words and rules of Briefly Admin: standard library only, no clock, no environment, no randomness."""

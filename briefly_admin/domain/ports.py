@@ -1,0 +1,58 @@
+"""What the inner layers ask of the outer ones: structural types, no code."""
+
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, Protocol
+
+from briefly_admin.domain.progress import Progress
+
+
+class BlobStore(Protocol):
+    """Where sealed backups stand. Keys are '/'-separated names that we build ourselves, never input."""
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> int:
+        """Write a new object atomically and durably; the number of bytes written.
+
+        Nothing is visible under `key` until everything is; if the iterable raises, nothing is left.
+        Raises Refused if `key` exists, Unavailable if the store does not take it (disk full, refused).
+        """
+
+    def open(self, key: str) -> BinaryIO:
+        """A readable, closable stream over the object. Raises NotFound."""
+
+    def size(self, key: str) -> int:
+        """Bytes of the object. Raises NotFound."""
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """The keys that start with `prefix`, sorted."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; nothing happens if there is none."""
+
+    def free_bytes(self) -> int | None:
+        """Room left, or None where the store cannot say."""
+
+
+class Queue(Protocol):
+    """The way to a worker."""
+
+    def enqueue(self, run_id: str) -> None:
+        """Ask for a worker to lead the run. Raises Unavailable; the sweeper asks again."""
+
+    def workers(self) -> int:
+        """How many workers of our version listen. Raises Unavailable."""
+
+    def progress(self, run_id: str) -> Progress | None:
+        """The newest progress that the run's job reported, or None where the queue has none."""
+
+
+class Reporter(Protocol):
+    """Takes a snapshot of progress; cheap to call, throttled by whoever receives it."""
+
+    def __call__(self, progress: Progress) -> None: ...
+
+
+class StopSignal(Protocol):
+    """Says whether the run should stop now."""
+
+    def __call__(self) -> str | None:
+        """'pause', 'cancel', 'interrupt' (SIGTERM) or None."""
