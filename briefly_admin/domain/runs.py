@@ -66,9 +66,7 @@ TRANSITIONS: Final[dict[RunState, frozenset[RunState]]] = {
         }
     ),
     # The batch in flight may still be the last one, or fail.
-    _S.PAUSING: frozenset(
-        {_S.PAUSED, _S.CANCELLING, _S.INTERRUPTED, _S.FAILED, _S.COMPLETED, _S.COMPLETED_WITH_SKIPS}
-    ),
+    _S.PAUSING: frozenset({_S.PAUSED, _S.CANCELLING, _S.INTERRUPTED, _S.FAILED, _S.COMPLETED, _S.COMPLETED_WITH_SKIPS}),
     _S.PAUSED: frozenset({_S.PENDING, _S.CANCELLED}),
     _S.INTERRUPTED: frozenset({_S.RUNNING, _S.PENDING, _S.PAUSED, _S.CANCELLED, _S.FAILED}),
     _S.CANCELLING: frozenset({_S.CANCELLED, _S.FAILED, _S.COMPLETED, _S.COMPLETED_WITH_SKIPS}),
@@ -97,6 +95,7 @@ def phases(kind: RunKind, *, validate: bool = True, backup: bool = True, rehears
     """The phases of a run of this kind, in order; the flags are those of its RunConfig."""
     p = Phase
     if kind is RunKind.MIGRATION:
+        wanted: tuple[Phase | None, ...]
         if rehearse:
             wanted = (p.PREFLIGHT, p.VALIDATE if validate else None, p.MIGRATE)
         else:

@@ -1,0 +1,62 @@
+"""Who may do what: three roles, and what each may. Default deny."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Role(StrEnum):
+    """Each role may do all that the one before it may."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class Permission(StrEnum):
+    """One kind of deed."""
+
+    READ = "read"
+    CHECK = "check"
+    VALIDATE = "validate"
+    RUN = "run"
+    STEER = "steer"
+    """Pause, resume, cancel, change live settings."""
+    BACK_UP = "back_up"
+    VERIFY_BACKUP = "verify_backup"
+    PIN_BACKUP = "pin_backup"
+    DELETE_BACKUP = "delete_backup"
+    PREVIEW = "preview"
+    ROLL_BACK = "roll_back"
+    MANAGE_PEOPLE = "manage_people"
+    MANAGE_OWN = "manage_own"
+    """One's own password, sessions and tokens."""
+    EXPORT_AUDIT = "export_audit"
+
+
+_P = Permission
+_VIEWER: Final = frozenset({_P.READ, _P.MANAGE_OWN})
+_OPERATOR: Final = _VIEWER | {
+    _P.CHECK, _P.VALIDATE, _P.RUN, _P.STEER, _P.BACK_UP, _P.VERIFY_BACKUP, _P.PIN_BACKUP, _P.PREVIEW,
+}  # fmt: skip
+GRANTS: Final[dict[Role, frozenset[Permission]]] = {
+    Role.VIEWER: _VIEWER,
+    Role.OPERATOR: _OPERATOR,
+    Role.ADMIN: frozenset(Permission),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks: a signed-in admin, a token's owner, or the command on the machine itself."""
+
+    name: str
+    role: Role
+    via: str
+    """'page', 'api', 'cli', 'worker' or 'clock'."""
+    address: str = ""
+    admin_id: str | None = None
+
+    def may(self, permission: Permission) -> bool:
+        """Whether the actor's role grants it."""
+        return permission in GRANTS[self.role]
