@@ -1,0 +1,122 @@
+"""Real servers for every test: one PostgreSQL and one Valkey a pytest process, a fresh database a test."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from briefly_admin.domain.errors import Refused
+from briefly_admin.embedded import EmbeddedServers
+from briefly_admin.embedded.home import HomeLock
+from briefly_admin.embedded.processes import ProcessBook
+
+_TEMPORARY = Path(tempfile.gettempdir())
+_OURS = (
+    "DATABASE_URL", "TARGET_DATABASE_URL", "SOURCE_DATABASE_URL", "REDIS_URL", "SECRET_KEY", "NEXTAUTH_SECRET", "BASE_URL",
+    "NEXTAUTH_URL", "APP_ENV", "AUDIT_KEY", "LEASE_SECONDS", "WEB_CONCURRENCY", "TRUSTED_PROXIES", "LOG_LEVEL", "PORT", "DYNO",
+    "NEXT_PUBLIC_SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY",
+)  # fmt: skip
+_OURS_BY_PREFIX = ("BACKUP_", "MIGRATION_", "ADMIN_", "BRIEFLY_", "PG")
+
+
+def pytest_configure() -> None:
+    """No test, and no process that a test starts, sees the settings or the home of the person who runs it."""
+    for name in list(os.environ):
+        if name in _OURS or name.startswith(_OURS_BY_PREFIX):
+            del os.environ[name]
+    os.environ["BRIEFLY_HOME"] = str(_TEMPORARY / f"briefly-unused-{os.getpid()}")
+
+
+def _sweep_homes_of_killed_runs() -> None:
+    for book in _TEMPORARY.glob("briefly-tests-*/processes.json"):
+        lock = HomeLock(book.parent)
+        try:
+            lock.take()
+        except (Refused, OSError):
+            continue
+        ProcessBook(book.parent).stop_all(patience=5)
+        shutil.rmtree(book.parent, ignore_errors=True)
+        lock.release()
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[EmbeddedServers]:
+    """The servers of this pytest process; nothing of them is kept."""
+    _sweep_homes_of_killed_runs()
+    # Not pytest's tmp_path: as root its parent is closed to the servers' user.
+    home = _TEMPORARY / f"briefly-tests-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with EmbeddedServers(home, durable=False) as servers:
+            yield servers
+    finally:
+        shutil.rmtree(home)
+
+
+def _with_database(url: str, name: str) -> str:
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def _execute(servers: EmbeddedServers, statement: sql.Composed) -> None:
+    with psycopg.connect(servers.superuser_url(), autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def _create(servers: EmbeddedServers, owner_url: str, template: str) -> str:
+    """A fresh database owned by the role of `owner_url`, and its connection string."""
+    name, owner = f"test_{secrets.token_hex(6)}", urlsplit(owner_url).username or ""
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}")
+    _execute(servers, statement.format(*map(sql.Identifier, (name, template, owner))))
+    return _with_database(owner_url, name)
+
+
+def _drop(servers: EmbeddedServers, url: str) -> None:
+    name = sql.Identifier(urlsplit(url).path[1:])
+    _execute(servers, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture(scope="session")
+def _app_template(embedded: EmbeddedServers) -> str:
+    """The name of an app database with all revisions applied; tests get copies."""
+    from briefly_admin.store.migrate import upgrade
+
+    url = _create(embedded, embedded.app_url, "template1")
+    upgrade(url)
+    return urlsplit(url).path[1:]
+
+
+@pytest.fixture
+def target_database(embedded: EmbeddedServers) -> Iterator[str]:
+    """A fresh, empty database with the vector extension, as its owner (no superuser, no BYPASSRLS)."""
+    url = _create(embedded, embedded.target_url, "template1")
+    yield url
+    _drop(embedded, url)
+
+
+@pytest.fixture
+def app_database(embedded: EmbeddedServers, _app_template: str) -> Iterator[str]:
+    """A fresh app database with all revisions applied, as its owner."""
+    url = _create(embedded, embedded.app_url, _app_template)
+    yield url
+    _drop(embedded, url)
+
+
+@pytest.fixture
+def superuser_database(embedded: EmbeddedServers) -> Callable[[str], str]:
+    """From the connection string of a test's database to the same database's as superuser."""
+    return lambda url: embedded.superuser_url(urlsplit(url).path[1:])
+
+
+@pytest.fixture
+def redis_url(embedded: EmbeddedServers) -> str:
+    """Valkey's URL; it is empty."""
+    with redis.Redis.from_url(embedded.redis_url) as client:
+        client.flushall()
+    return embedded.redis_url
