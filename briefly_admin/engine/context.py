@@ -1,0 +1,140 @@
+"""What every phase is given: one run, its plan, its servers, and the ways to report and to be stopped."""
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from briefly_admin.domain.config import RunConfig
+from briefly_admin.domain.errors import Stopped
+from briefly_admin.domain.findings import Finding
+from briefly_admin.domain.ports import Reporter, StopSignal
+from briefly_admin.domain.runs import Phase, RunKind
+from briefly_admin.engine.target import Target
+from briefly_admin.plans.base import Plan
+from briefly_admin.vault.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedRow:
+    """A row that a run left alone. `key` is the key columns' values as texts, `message` free of tenant data."""
+
+    table: str
+    key: tuple[str, ...]
+    cause: str
+    message: str
+    sqlstate: str | None = None
+    constraint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """A schema change of a run, with what undoes it; `state`: planned, made, waiting, reverted."""
+
+    position: int
+    table: str
+    kind: str
+    name: str
+    sql: str
+    inverse: str
+    state: str = "planned"
+    note: str = ""
+
+
+class Journal(Protocol):
+    """The run's record in the app database (store.journal). Every write is fenced: an older attempt raises Fenced."""
+
+    def phase_started(self, phase: Phase) -> None:
+        """The phase begins, or begins again."""
+
+    def phase_finished(self, phase: Phase, result: Mapping[str, Any]) -> None:
+        """The phase is done; `result` is its part of the report (JSON)."""
+
+    def phase_failed(self, phase: Phase, message: str) -> None:
+        """The phase ended with an error."""
+
+    def finished_phases(self) -> Mapping[Phase, Mapping[str, Any]]:
+        """Phases done by this or an earlier attempt, with their results."""
+
+    def log(self, level: str, message: str, phase: Phase | None = None) -> None:
+        """A line of the run's log (debug, info, warning, error); never a secret."""
+
+    def totals(self, processed: int, total: int) -> None:
+        """Rows looked at and rows to look at."""
+
+    def save_findings(self, phase: Phase, findings: Sequence[Finding]) -> None:
+        """Replace the phase's findings."""
+
+    def save_quarantine(self, rows: Iterable[QuarantinedRow]) -> None:
+        """Copy quarantined rows; idempotent."""
+
+    def quarantined(self, table: str | None = None) -> Sequence[QuarantinedRow]:
+        """The run's quarantined rows (at most maxSkipped)."""
+
+    def backup_begun(self, backup_id: UUID, name: str, shred_key: bytes) -> None:
+        """A backup is being written; it does not exist before `backup_proven`."""
+
+    def backup_proven(
+        self, backup_id: UUID, *, manifest_sha256: str, tables: Sequence[Mapping[str, Any]], rows: int, size: int
+    ) -> None:
+        """The backup is whole and proven (L1); it is now the run's backup. `tables`: [{table, rows, bytes}]."""
+
+    def backup_failed(self, backup_id: UUID) -> None:
+        """The backup was given up: its keys are forgotten."""
+
+    def save_baseline(self, table: str, digests: bytes) -> None:
+        """Store the bucket digests of a table before the run changed it."""
+
+    def baseline(self, table: str) -> bytes | None:
+        """What `save_baseline` stored."""
+
+    def record_change(self, change: ChangeRecord) -> None:
+        """Record a schema change before it is made; the same position again replaces it."""
+
+    def set_change_state(self, position: int, state: str, note: str = "") -> None:
+        """It was made, waits, or was reverted."""
+
+    def changes(self, run_id: UUID | None = None) -> Sequence[ChangeRecord]:
+        """Schema changes of this run (or of another), by position."""
+
+
+def _no_stop() -> str | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One attempt at one run. Phases are functions `run(context) -> result`; they hold no state of their own."""
+
+    run_id: UUID
+    attempt: int
+    kind: RunKind
+    plan: Plan
+    target: Target
+    vault: Vault
+    journal: Journal
+    report: Reporter
+    read_config: Callable[[], RunConfig]
+    """The config as it is now: live fields (batch size, pause, workers) change while the run goes."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Rollback and preview: backup_id (uuid text), tables (list or None), mode, reason, expected; see services."""
+    should_stop: StopSignal = _no_stop
+    sleep: Callable[[float], None] = time.sleep
+    """Seconds; wakes early and raises Stopped when a stop is asked for."""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    monotonic: Callable[[], float] = time.monotonic
+    random: random.Random = field(default_factory=random.Random)
+
+    @property
+    def config(self) -> RunConfig:
+        """The config as it is now."""
+        return self.read_config()
+
+    def check_stop(self) -> None:
+        """Raises Stopped when the run was asked to pause, to cancel or to interrupt."""
+        reason = self.should_stop()
+        if reason:
+            raise Stopped(reason)

@@ -1,0 +1,144 @@
+"""A plan's repairs as SQL over a relation: the same expressions for validation, batches, verification, rollback.
+
+A relation is given as composed SQL, so that staged copies of a table serve as well as the table itself.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any, Final
+
+from psycopg import sql
+
+from briefly_admin.engine.catalog import CatalogTable
+from briefly_admin.plans.base import AggregateRepair, GroupedRepair, Plan, Repair, Table
+
+Relation = Callable[[str], sql.Composable]
+"""From a plan table's name to the relation to read: 'schema'.'table', or a staged copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRepairs:
+    """What to put after `FROM relation AS alias`, and each repaired column's right value."""
+
+    joins: sql.Composable
+    values: Mapping[str, sql.Composable]
+    """Column → expression of its repaired value; only columns that a repair may change."""
+
+
+def template(text: str, alias: str, columns: Collection[str], types: Mapping[str, str] | None = None) -> sql.Composed:
+    """A plan's SQL text with `{name}` filled by alias.name, or by a typed NULL where the table lacks the column."""
+    names = {name for _, name, _, _ in Formatter().parse(text) if name}
+    parts: dict[str, Any] = {
+        name: sql.Identifier(alias, name) if name in columns else _null((types or {}).get(name)) for name in names
+    }
+    return sql.SQL(text).format(**parts)  # plans are code, not input
+
+
+def _null(type_name: str | None) -> sql.Composable:
+    return sql.SQL(f"NULL::{type_name}" if type_name else "NULL")  # a type named by the plan
+
+
+def compile_repairs(
+    plan: Plan,
+    table: Table,
+    catalog: Mapping[str, CatalogTable],
+    *,
+    relation: Relation | None = None,
+    alias: str = "t",
+    scope: sql.Composable | None = None,
+) -> CompiledRepairs:
+    """The table's repairs over `alias`.
+
+    `scope`: a query of keys (the key columns, in order) of the rows at hand: aggregates and groups then read only
+    what those rows need; without it each is one pre-aggregated join over the whole child. A repair of a column that
+    the table lacks counts as a NULL column repaired.
+    """
+    source = relation or (lambda name: catalog[name].identifier)
+    columns = {column.name for column in catalog[table.name].columns}
+    types = {column.name: column.type for column in table.columns}
+    joins: list[sql.Composable] = []
+    values: dict[str, sql.Composable] = {}
+    for number, repair in enumerate(table.repairs):
+        name = f"{alias}_r{number}"
+        if isinstance(repair, Repair):
+            values[repair.column] = template(repair.expression, alias, columns, types)
+        elif isinstance(repair, AggregateRepair):
+            child_columns = {column.name for column in catalog[repair.child].columns}
+            joins.append(_aggregate_join(plan, table, repair, source, name, alias, child_columns, scope))
+            values[repair.column] = _aggregate_value(repair, name, alias, columns, types)
+        else:
+            joins.append(_grouped_join(table, repair, source, name, alias, scope))
+            values[repair.column] = _filled(repair.column, alias, columns, types, sql.Identifier(name, "value"))
+    return CompiledRepairs(sql.SQL(" ").join(joins), values)
+
+
+_AGGREGATE: Final = sql.SQL(
+    "LEFT JOIN (SELECT c.{child_key} AS owner, {aggregate} AS value FROM {child} AS c {where} "
+    "GROUP BY c.{child_key}) AS {name} ON {name}.owner = {alias}.{key}"
+)
+
+
+def _aggregate_join(
+    plan: Plan, table: Table, repair: AggregateRepair, source: Relation, name: str, alias: str,
+    child_columns: Collection[str], scope: sql.Composable | None,
+) -> sql.Composable:  # fmt: skip
+    child_types = {column.name: column.type for column in plan.table(repair.child).columns}
+    key = sql.Identifier(repair.child_key)
+    where = sql.SQL("WHERE c.{} IN ({})").format(key, scope) if scope else sql.SQL("")
+    return _AGGREGATE.format(
+        child_key=key, aggregate=template(repair.aggregate, "c", child_columns, child_types),
+        child=source(repair.child), where=where, name=sql.Identifier(name), alias=sql.Identifier(alias),
+        key=sql.Identifier(table.key[0]),
+    )  # fmt: skip
+
+
+def _aggregate_value(
+    repair: AggregateRepair, name: str, alias: str, columns: Collection[str], types: Mapping[str, str]
+) -> sql.Composable:
+    value = sql.SQL("coalesce({}.value, {})").format(sql.Identifier(name), sql.SQL(repair.empty))  # a plan's literal
+    return _filled(repair.column, alias, columns, types, value) if repair.only_missing else value
+
+
+def _filled(
+    column: str, alias: str, columns: Collection[str], types: Mapping[str, str], value: sql.Composable
+) -> sql.Composable:
+    """The column where it has a value, else `value`."""
+    return sql.SQL("coalesce({}, {})").format(template(f"{{{column}}}", alias, columns, types), value)
+
+
+_GROUPED: Final = sql.SQL(
+    "LEFT JOIN (SELECT {g_keys}, h.highest + row_number() OVER (PARTITION BY g.{group} ORDER BY {order}) AS value "
+    "FROM {table} AS g JOIN (SELECT m.{group} AS owner, coalesce(max(m.{column}), -1)::bigint AS highest "
+    "FROM {table} AS m WHERE m.{group} IN (SELECT n.{group} FROM {table} AS n WHERE n.{column} IS NULL {scope}) "
+    "GROUP BY m.{group}) AS h ON h.owner = g.{group} WHERE g.{column} IS NULL) AS {name} ON {on}"
+)
+
+
+def _grouped_join(
+    table: Table, repair: GroupedRepair, source: Relation, name: str, alias: str, scope: sql.Composable | None
+) -> sql.Composable:
+    keys = [sql.Identifier(column) for column in table.key]
+    within = sql.SQL("AND ({}) IN ({})").format(
+        sql.SQL(", ").join(sql.SQL("n.{}").format(key) for key in keys), scope
+    ) if scope else sql.SQL("")  # fmt: skip
+    return _GROUPED.format(
+        g_keys=sql.SQL(", ").join(sql.SQL("g.{}").format(key) for key in keys),
+        group=sql.Identifier(repair.group_by), column=sql.Identifier(repair.column), table=source(table.name),
+        order=sql.SQL(", ").join(sql.SQL("g.{}").format(sql.Identifier(column)) for column in repair.order),
+        scope=within, name=sql.Identifier(name),
+        on=sql.SQL(" AND ").join(
+            sql.SQL("{}.{} = {}.{}").format(sql.Identifier(name), key, sql.Identifier(alias), key) for key in keys
+        ),
+    )  # fmt: skip
+
+
+def changed(values: Mapping[str, sql.Composable], alias: str, catalog: CatalogTable) -> sql.Composable:
+    """Whether any repaired value differs from the row's; columns that the table lacks are left out."""
+    present = {column.name: column for column in catalog.columns}
+    tests = [
+        sql.SQL("{}.{} IS DISTINCT FROM {}").format(sql.Identifier(alias), sql.Identifier(name), value)
+        for name, value in values.items()
+        if name in present
+    ]
+    return sql.SQL("({})").format(sql.SQL(" OR ").join(tests)) if tests else sql.SQL("false")

@@ -1,0 +1,271 @@
+"""The app database's own tables, in schema `briefly_admin`. Alembic's revisions make them; times are UTC."""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+SCHEMA: Final = "briefly_admin"
+metadata: Final = MetaData(schema=SCHEMA)
+
+
+def _now(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+def _time(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True))
+
+
+admin: Final = Table(
+    "admin", metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("email", Text, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("disabled_at", DateTime(timezone=True)),
+    _now("created_at"),
+    _time("last_seen_at"),
+    Index("admin_email_key", text("lower(email)"), unique=True),
+)  # fmt: skip
+
+session: Final = Table(
+    "session", metadata,
+    # SHA-256 of the cookie's random id: a dump of this table signs nobody in.
+    Column("id_hash", String(64), primary_key=True),
+    Column("admin_id", UUID(as_uuid=True), ForeignKey(admin.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    _now("created_at"),
+    _now("seen_at"),
+    _time("revoked_at"),
+    Column("address", Text, nullable=False, server_default=""),
+    Column("agent", Text, nullable=False, server_default=""),
+)  # fmt: skip
+
+token: Final = Table(
+    "token", metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("admin_id", UUID(as_uuid=True), ForeignKey(admin.c.id, ondelete="CASCADE"), index=True),
+    _now("created_at"),
+    _time("expires_at"),
+    _time("last_used_at"),
+    _time("revoked_at"),
+)  # fmt: skip
+
+throttle: Final = Table(
+    "throttle", metadata,
+    # Failed sign-ins by account and by address, shared by all processes.
+    Column("key", Text, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    _now("since"),
+    _time("blocked_until"),
+)  # fmt: skip
+
+run: Final = Table(
+    "run", metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("number", BigInteger, Identity(always=True), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(24), nullable=False),
+    Column("plan", Text, nullable=False),
+    Column("plan_fingerprint", String(64), nullable=False),
+    # SHA-256 of the target's system identifier and database name: one exclusive run per target.
+    Column("target_id", String(64), nullable=False),
+    Column("target_title", Text, nullable=False),
+    Column("config", JSONB, nullable=False),
+    Column("options", JSONB, nullable=False, server_default="{}"),
+    # rollback: backup_id, mode, tables, reason, preview_id, expected counts; validation: none.
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("phase", String(16)),
+    Column("progress", JSONB),
+    Column("error", Text),
+    Column("error_code", Text),
+    Column("remedy", Text),
+    Column("records_processed", BigInteger, nullable=False, server_default="0"),
+    Column("records_total", BigInteger, nullable=False, server_default="0"),
+    Column("report", JSONB),
+    Column("backup_id", UUID(as_uuid=True)),
+    Column("created_by", Text, nullable=False),
+    Column("idempotency_key", Text, unique=True),
+    _now("created_at"),
+    _time("enqueued_at"),
+    _time("started_at"),
+    _time("completed_at"),
+    _time("heartbeat_at"),
+    Column("leader", Text),
+    # host:pid of the process that leads
+)  # fmt: skip
+Index("run_created", run.c.created_at.desc())
+Index(
+    "run_one_exclusive_per_target", run.c.target_id, unique=True,
+    postgresql_where=text(
+        "kind IN ('migration', 'rollback', 'replay') AND state IN ('awaiting_approval', 'pending', 'running', "
+        "'pausing', 'paused', 'interrupted', 'cancelling')"
+    ),
+)  # fmt: skip
+
+run_phase: Final = Table(
+    "run_phase", metadata,
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    # pending, running, done, failed, skipped
+    _time("started_at"),
+    _time("finished_at"),
+    Column("result", JSONB, nullable=False, server_default="{}"),
+    PrimaryKeyConstraint("run_id", "phase"),
+)  # fmt: skip
+
+run_partition: Final = Table(
+    "run_partition", metadata,
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("table", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("range", JSONB, nullable=False, server_default="{}"),
+    Column("state", String(16), nullable=False, server_default="waiting"),
+    Column("claim", Integer, nullable=False, server_default="0"),
+    Column("worker", Text),
+    _time("lease_until"),
+    PrimaryKeyConstraint("run_id", "phase", "table", "partition"),
+)  # fmt: skip
+
+run_log: Final = Table(
+    "run_log", metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    _now("at"),
+    Column("level", String(8), nullable=False),
+    Column("phase", String(16)),
+    Column("message", Text, nullable=False),
+)  # fmt: skip
+
+throughput: Final = Table(
+    "throughput", metadata,
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
+    _now("at"),
+    Column("phase", String(16), nullable=False),
+    Column("done", BigInteger, nullable=False),
+    Column("rate", Float, nullable=False),
+    PrimaryKeyConstraint("run_id", "at"),
+)  # fmt: skip
+
+finding: Final = Table(
+    "finding", metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
+    Column("phase", String(16), nullable=False),
+    # validate, or verify
+    Column("table", Text, nullable=False),
+    Column("field", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("class", String(16), nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("samples", JSONB, nullable=False, server_default="[]"),
+    UniqueConstraint("run_id", "phase", "table", "field", "rule", "class"),
+)  # fmt: skip
+
+quarantine: Final = Table(
+    "quarantine", metadata,
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
+    Column("table", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    # the key columns as a JSON array of texts
+    Column("cause", Text, nullable=False),
+    Column("sqlstate", String(5)),
+    Column("constraint", Text),
+    Column("message", Text, nullable=False),
+    Column("closed_by", UUID(as_uuid=True)),
+    # the rollback that undid the migration
+    PrimaryKeyConstraint("run_id", "table", "key"),
+)  # fmt: skip
+
+backup: Final = Table(
+    "backup", metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="SET NULL"), index=True),
+    Column("state", String(16), nullable=False),
+    # writing, proven, damaged, expired, failed
+    Column("plan", Text, nullable=False),
+    Column("target_id", String(64), nullable=False),
+    Column("target_title", Text, nullable=False),
+    Column("shred_key", LargeBinary),
+    # 32 bytes; set to NULL first when the backup expires
+    Column("manifest_sha256", String(64)),
+    Column("tables", JSONB, nullable=False, server_default="[]"),
+    # [{"table", "rows", "bytes"}]
+    Column("rows", BigInteger, nullable=False, server_default="0"),
+    Column("bytes", BigInteger, nullable=False, server_default="0"),
+    Column("pinned", Boolean, nullable=False, server_default=text("false")),
+    _now("created_at"),
+    _time("completed_at"),
+    _time("expires_at"),
+    _time("proven_at"),
+    Column("proven_level", String(2)),
+    Column("damage", JSONB, nullable=False, server_default="[]"),
+)  # fmt: skip
+
+baseline: Final = Table(
+    "baseline", metadata,
+    # Digests of 4,096 key-hash buckets of a table before a run changed it.
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
+    Column("table", Text, nullable=False),
+    Column("digests", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("run_id", "table"),
+)  # fmt: skip
+
+schema_change: Final = Table(
+    "schema_change", metadata,
+    # Recorded, with its inverse, before it is made.
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("table", Text, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("sql", Text, nullable=False),
+    Column("inverse", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    # planned, made, waiting, reverted
+    Column("note", Text, nullable=False, server_default=""),
+    PrimaryKeyConstraint("run_id", "position"),
+)  # fmt: skip
+
+audit: Final = Table(
+    "audit", metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("via", String(8), nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False, index=True),
+    Column("object", Text, nullable=False),
+    Column("details", JSONB, nullable=False),
+    Column("key_id", String(8), nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("link", String(64), nullable=False, unique=True),
+)  # fmt: skip
+"""UPDATE, DELETE and TRUNCATE are refused by triggers (made in the first revision)."""
