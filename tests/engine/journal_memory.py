@@ -1,0 +1,113 @@
+"""A run's record kept in memory, for the engine's tests: the whole Journal, fenced by attempt like the real one."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID, uuid4
+
+from briefly_admin.domain.errors import Fenced, RunFailed
+from briefly_admin.domain.findings import Finding
+from briefly_admin.domain.runs import Phase
+from briefly_admin.engine.context import ChangeRecord, QuarantinedRow
+
+
+@dataclass
+class RunRecord:
+    """What the app database would hold of one run; attempts share it, and the newest owns it."""
+
+    run_id: UUID = field(default_factory=uuid4)
+    attempt: int = 0
+    phases: dict[Phase, str] = field(default_factory=dict)
+    """running, done, failed."""
+    results: dict[Phase, dict[str, Any]] = field(default_factory=dict)
+    failures: list[tuple[Phase, str]] = field(default_factory=list)
+    lines: list[tuple[str, str, Phase | None]] = field(default_factory=list)
+    processed: int = 0
+    total: int = 0
+    findings: dict[Phase, list[Finding]] = field(default_factory=dict)
+    quarantine: dict[tuple[str, tuple[str, ...]], QuarantinedRow] = field(default_factory=dict)
+    backups: dict[UUID, dict[str, Any]] = field(default_factory=dict)
+    baselines: dict[str, bytes] = field(default_factory=dict)
+    changes: dict[int, ChangeRecord] = field(default_factory=dict)
+
+    def next_attempt(self, others: "Mapping[UUID, RunRecord] | None" = None) -> "MemoryJournal":
+        """A new leader takes over: the journal of the next attempt; those of older ones are fenced off."""
+        self.attempt += 1
+        return MemoryJournal(self, self.attempt, dict(others or {}))
+
+
+@dataclass
+class MemoryJournal:
+    """One attempt's journal. `others`: records of other runs, for the changes that a rollback reads."""
+
+    record: RunRecord = field(default_factory=RunRecord)
+    attempt: int = 0
+    others: dict[UUID, RunRecord] = field(default_factory=dict)
+
+    def _write(self) -> RunRecord:
+        if self.record.attempt != self.attempt:
+            raise Fenced(f"Attempt {self.record.attempt} leads the run now; this is attempt {self.attempt}.")
+        return self.record
+
+    def phase_started(self, phase: Phase) -> None:
+        self._write().phases[phase] = "running"
+
+    def phase_finished(self, phase: Phase, result: Mapping[str, Any]) -> None:
+        self._write().phases[phase] = "done"
+        self.record.results[phase] = dict(result)
+
+    def phase_failed(self, phase: Phase, message: str) -> None:
+        self._write().phases[phase] = "failed"
+        self.record.failures.append((phase, message))
+
+    def finished_phases(self) -> Mapping[Phase, Mapping[str, Any]]:
+        return {phase: self.record.results[phase] for phase, state in self.record.phases.items() if state == "done"}
+
+    def log(self, level: str, message: str, phase: Phase | None = None) -> None:
+        self._write().lines.append((level, message, phase))
+
+    def totals(self, processed: int, total: int) -> None:
+        self._write().processed, self.record.total = processed, total
+
+    def save_findings(self, phase: Phase, findings: Sequence[Finding]) -> None:
+        self._write().findings[phase] = list(findings)
+
+    def save_quarantine(self, rows: Iterable[QuarantinedRow]) -> None:
+        kept = self._write().quarantine
+        for row in rows:
+            kept.setdefault((row.table, row.key), row)
+
+    def quarantined(self, table: str | None = None) -> Sequence[QuarantinedRow]:
+        return [row for row in self.record.quarantine.values() if table in {None, row.table}]
+
+    def backup_begun(self, backup_id: UUID, name: str, shred_key: bytes) -> None:
+        self._write().backups[backup_id] = {"name": name, "shred_key": shred_key, "state": "writing"}
+
+    def backup_proven(
+        self, backup_id: UUID, *, manifest_sha256: str, tables: Sequence[Mapping[str, Any]], rows: int, size: int
+    ) -> None:
+        self._write().backups[backup_id].update(
+            state="proven", manifest_sha256=manifest_sha256, tables=list(tables), rows=rows, size=size
+        )
+
+    def backup_failed(self, backup_id: UUID) -> None:
+        self._write().backups[backup_id].update(state="failed", shred_key=None)
+
+    def save_baseline(self, table: str, digests: bytes) -> None:
+        self._write().baselines[table] = digests
+
+    def baseline(self, table: str) -> bytes | None:
+        return self.record.baselines.get(table)
+
+    def record_change(self, change: ChangeRecord) -> None:
+        self._write().changes[change.position] = change
+
+    def set_change_state(self, position: int, state: str, note: str = "") -> None:
+        changes = self._write().changes
+        if position not in changes:
+            raise RunFailed(f"There is no schema change {position} in the run's record.")
+        changes[position] = replace(changes[position], state=state, note=note)
+
+    def changes(self, run_id: UUID | None = None) -> Sequence[ChangeRecord]:
+        record = self.record if run_id in {None, self.record.run_id} else self.others[UUID(str(run_id))]
+        return [record.changes[position] for position in sorted(record.changes)]
