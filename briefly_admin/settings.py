@@ -1,7 +1,6 @@
 """The settings: the only reader of the environment, read once, checked, one frozen dataclass."""
 
 import base64
-import binascii
 import os
 import re
 import secrets
@@ -15,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from briefly_admin.domain.errors import SettingError
 from briefly_admin.embedded.home import read_addresses, secret_of_home
+from briefly_admin.vault.keys import MasterKeys
 
 KEY_BYTES = 32
 SHORTEST_SECRET = 16
@@ -281,10 +281,7 @@ class _Reader:
         if given is None:
             fresh = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
             given = self._made("BACKUP_KEYS", local, f"local-1:{fresh}")
-        keys = tuple(_backup_key(number, text) for number, text in enumerate(given.split(","), start=1))
-        if len(dict(keys)) != len(keys):
-            raise SettingError("BACKUP_KEYS", "names the same key id twice.")
-        return keys
+        return tuple(MasterKeys.parse(given).items())
 
     def email(self, name: str) -> str | None:
         given = self.text(name)
@@ -313,18 +310,3 @@ def _split(name: str, url: str) -> SplitResult:
     except ValueError as error:
         raise SettingError(name, "is not a URL.") from error
     return parts
-
-
-def _backup_key(number: int, text: str) -> tuple[str, bytes]:
-    identity, colon, encoded = text.strip().partition(":")
-    if not colon or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", identity):
-        raise SettingError(
-            "BACKUP_KEYS", f"entry {number} must be id:base64, the id of letters, digits, '.', '_', '-'."
-        )
-    try:
-        key = base64.b64decode(encoded.replace("-", "+").replace("_", "/"), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise SettingError("BACKUP_KEYS", f"the key '{identity}' is not base64.") from error
-    if len(key) != KEY_BYTES:
-        raise SettingError("BACKUP_KEYS", f"the key '{identity}' has {len(key)} bytes; it must have {KEY_BYTES}.")
-    return identity, key
