@@ -1,0 +1,176 @@
+/* What the pages do beyond plain HTML. Each part works alone, by delegation, so that swapped parts need no set-up.
+   Without this file every page still reads and every form still posts. */
+(() => {
+  const on = (type, listener, capture = false) => document.addEventListener(type, listener, capture);
+
+  /* -- Typed confirmation: the button is off until all is right, and says what is missing ------------------------- */
+
+  function missingOf(form) {
+    const missing = [];
+    for (const control of form.elements) {
+      const { word, missing: text } = control.dataset;
+      if (word !== undefined ? control.value !== word : control.required && !control.validity.valid) {
+        missing.push(text || `fill in “${control.labels?.[0]?.textContent.trim() || control.name}”`);
+      }
+    }
+    return [...new Set(missing)];
+  }
+
+  function weigh(form) {
+    const missing = missingOf(form);
+    for (const button of form.querySelectorAll("[data-confirm-button]")) {
+      button.disabled = missing.length > 0 || form.dataset.sent === "yes";
+    }
+    for (const line of form.querySelectorAll("[data-confirm-missing]")) {
+      const text = missing.length ? `Still missing: ${missing.join("; ")}.` : "";
+      if (line.textContent !== text) line.textContent = text;
+    }
+  }
+
+  const weighAll = () => document.querySelectorAll("form[data-confirm]").forEach(weigh);
+
+  on("input", (event) => {
+    const form = event.target.form;
+    if (form?.matches("[data-confirm]")) weigh(form);
+  });
+  on("change", weighAll);
+
+  /* -- A form is sent once, however often it is clicked ----------------------------------------------------------- */
+
+  function release(form) {
+    delete form.dataset.sent;
+    form.removeAttribute("aria-busy");
+  }
+
+  on("submit", (event) => {
+    const form = event.target;
+    if (form.method !== "post") return;
+    if (form.dataset.sent === "yes") {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      return;
+    }
+    form.dataset.sent = "yes";
+    form.setAttribute("aria-busy", "true");
+  }, true);
+  /* Somebody stopped it after all (a question answered with no, a browser's own check). */
+  on("submit", (event) => {
+    const form = event.target;
+    if (event.defaultPrevented && !form.closest("[hx-boost],[hx-post]")) release(form);
+  });
+  on("htmx:confirm", (event) => {
+    if (event.detail.question && !window.confirm(event.detail.question)) {
+      event.preventDefault();
+      const form = event.target.closest?.("form");
+      if (form) release(form);
+    } else if (event.detail.question) {
+      event.preventDefault();
+      event.detail.issueRequest(true);
+    }
+  });
+  on("htmx:afterRequest", (event) => {
+    const form = event.target.closest?.("form");
+    if (form) release(form);
+  });
+  /* The browser's back button shows the page as it was left. */
+  window.addEventListener("pageshow", () => {
+    document.querySelectorAll("form[data-sent]").forEach(release);
+    weighAll();
+  });
+
+  /* -- Menus close when something else is clicked, and by Escape -------------------------------------------------- */
+
+  function closeMenus(except) {
+    for (const menu of document.querySelectorAll("details[data-menu][open]")) {
+      if (!menu.contains(except)) menu.open = false;
+    }
+  }
+  on("click", (event) => closeMenus(event.target));
+  on("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    const menu = document.activeElement?.closest("details[data-menu][open]");
+    closeMenus(null);
+    menu?.querySelector("summary").focus();
+  });
+
+  /* -- A lost connection is told, and so is its return ------------------------------------------------------------ */
+
+  const notice = (name) => document.querySelector(`[data-notice-${name}]`);
+  let lost = false;
+
+  function say(name, text, tone = "") {
+    const place = notice(name);
+    if (!place || place.textContent === text) return;
+    place.textContent = text;
+    place.dataset.tone = tone;
+  }
+
+  function connectionLost() {
+    lost = true;
+    say("connection", "The connection is lost. What you see may be old; this page tries again by itself.", "bad");
+  }
+  on("htmx:sendError", connectionLost);
+  on("htmx:timeout", connectionLost);
+  on("htmx:afterOnLoad", () => {
+    if (!lost) return;
+    lost = false;
+    say("connection", "Connected again.", "good");
+    setTimeout(() => lost || say("connection", ""), 4000);
+  });
+
+  /* -- htmx: what to do with answers that are no success ---------------------------------------------------------- */
+
+  on("htmx:beforeSwap", (event) => {
+    const { detail } = event;
+    const status = detail.xhr.status;
+    /* A whole page that says what went wrong takes the page's place; into a part it would not fit. */
+    if (detail.boosted && status >= 400) detail.shouldSwap = true;
+    /* A form's part comes back with its errors beside the fields. */
+    else if ([400, 409, 422].includes(status)) {
+      detail.shouldSwap = detail.requestConfig.triggeringEvent?.type === "submit";
+    }
+  });
+  on("htmx:responseError", (event) => {
+    /* The session has ended, and the server did not say where to go: the page itself will be led to the sign-in. */
+    if (event.detail.xhr.status === 401) window.location.reload();
+  });
+  on("htmx:afterSettle", weighAll);
+
+  /* -- A session that is about to end is told two minutes before -------------------------------------------------- */
+
+  const WARNING_SECONDS = 120;
+  let idleTimer;
+
+  function watchIdle() {
+    const idle = Number(document.body.dataset.idleSeconds || 0);
+    clearTimeout(idleTimer);
+    if (!idle) return;
+    say("idle", "");
+    idleTimer = setTimeout(warnIdle, Math.max(idle - WARNING_SECONDS, 1) * 1000);
+  }
+
+  function warnIdle() {
+    const place = notice("idle");
+    if (!place) return;
+    say("idle", "You will be signed out in 2 minutes. ", "warn");
+    const stay = document.createElement("button");
+    stay.type = "button";
+    stay.className = "btn btn-sm";
+    stay.textContent = "Stay signed in";
+    stay.addEventListener("click", async () => {
+      /* A plain request for this page counts as a click, and leaves half-filled forms alone. */
+      const answer = await fetch(window.location.href, { credentials: "same-origin", redirect: "manual" }).catch(() => null);
+      if (answer?.ok) watchIdle();
+      else window.location.reload();
+    });
+    place.append(stay);
+  }
+
+  /* Polls do not count as use; whatever somebody clicks does. */
+  on("htmx:afterRequest", (event) => {
+    if (event.detail.requestConfig.triggeringEvent?.isTrusted) watchIdle();
+  });
+
+  weighAll();
+  watchIdle();
+})();
