@@ -1,0 +1,73 @@
+"""What a worker does with a job: lead one run, report into `job.meta`, stop in time when the platform restarts."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from typing import Final
+
+import structlog
+from redis.exceptions import RedisError
+from rq import get_current_job
+from rq.job import Job
+
+from briefly_admin import settings, wiring
+from briefly_admin.domain.errors import BrieflyError
+from briefly_admin.domain.progress import Progress
+from briefly_admin.jobs.queue import RqQueue
+
+INTERRUPTED: Final = threading.Event()
+"""Set by SIGTERM in the work horse: the batch in hand ends, the run becomes interrupted and is queued again."""
+_BETWEEN: Final = 0.25
+"""Seconds between two writes of `job.meta`."""
+_REST: Final = 5.0
+"""Seconds without another try after Redis did not answer."""
+log = structlog.get_logger("briefly.leader")
+
+
+def interrupt(*_: object) -> None:
+    """The work horse's SIGTERM handler."""
+    INTERRUPTED.set()
+
+
+class MetaReporter:
+    """Writes progress into the job's meta, at most four times a second; a lost Redis never disturbs the run."""
+
+    def __init__(self, job: Job | None) -> None:
+        self._job = job
+        self._next = 0.0
+        self._phase = ""
+
+    def __call__(self, progress: Progress) -> None:
+        """Take a snapshot; one that comes too soon after another is left out, unless a new phase begins."""
+        now = time.monotonic()
+        if self._job is None or (now < self._next and progress.phase == self._phase):
+            return
+        self._phase = progress.phase
+        self._next = now + _BETWEEN
+        try:
+            self._job.meta["progress"] = progress.to_json()
+            self._job.save_meta()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+        except (RedisError, OSError):
+            self._next = now + _REST
+
+
+def leader_name() -> str:
+    """host:pid of this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def lead(run_id: str) -> None:
+    """Lead the run until it ends or is told to stop. A run that is not to be led (any more) is left alone."""
+    signal.signal(signal.SIGTERM, interrupt)
+    loaded = settings.from_environ()
+    services = wiring.build(loaded, queue=RqQueue(loaded.redis_url))
+    try:
+        services.leading.lead(
+            run_id, report=MetaReporter(get_current_job()), interrupted=INTERRUPTED.is_set, leader=leader_name()
+        )
+    except BrieflyError as error:
+        log.info("run not led", run_id=run_id, reason=error.message)
+    finally:
+        services.close()

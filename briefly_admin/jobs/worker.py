@@ -1,0 +1,46 @@
+"""The worker class: JSON payloads, the allow-listed job, and a SIGTERM that ends a run at its batch's end."""
+
+import os
+import signal
+import socket
+from typing import Any
+from uuid import uuid4
+
+from rq import Worker
+
+from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
+from briefly_admin.jobs.job import LeaderJob
+from briefly_admin.jobs.leader import interrupt
+from briefly_admin.jobs.queue import WORKER_PREFIX, WORKER_TTL
+
+
+class BrieflyWorker(Worker):
+    """Leads one run at a time in a forked work horse.
+
+    Platforms send SIGTERM to every process at once, and kill ten seconds later: the horse takes it as a wish to stop
+    between two batches, and the worker hands it on in case it alone was told.
+    """
+
+    def setup_work_horse_signals(self) -> None:
+        """SIGINT is the worker's affair; SIGTERM interrupts the run."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, interrupt)
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Hand SIGTERM on to the horse; the worker waits for it."""
+        if self.horse_pid:
+            self.kill_horse(signal.SIGTERM)
+
+
+def make_worker(redis_url: str, **options: Any) -> BrieflyWorker:
+    """A worker on our queue, named after version, host and process."""
+    name = f"{WORKER_PREFIX}{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+    return BrieflyWorker(
+        [QUEUE], name=name, connection=connect(redis_url), serializer=SERIALIZER, job_class=LeaderJob,
+        worker_ttl=WORKER_TTL, job_monitoring_interval=15, **options,
+    )  # fmt: skip
+
+
+def work(redis_url: str, *, burst: bool = False, log_level: str = "INFO") -> None:
+    """Work until told to stop (SIGTERM, SIGINT), or until the queue is empty with `burst`."""
+    make_worker(redis_url).work(burst=burst, logging_level=log_level.upper())
