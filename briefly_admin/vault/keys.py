@@ -1,0 +1,147 @@
+"""Keys: masters from the settings, one data key and one shred key a backup, and the slots that wrap the data key.
+
+wrapping key = HKDF-SHA256(master ‖ shred key, salt = backup id, info = "briefly/v1/wrap" ‖ key id, 32 bytes)
+slot         = AES key wrap (RFC 3394) of the data key
+
+Source: docs/backup-format.md, "Keys".
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Self
+from uuid import UUID
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
+
+from briefly_admin.domain.errors import BackupDamaged, BackupExpired, BackupKeyMissing, SettingError
+
+KEY_SIZE: Final = 32
+SLOTS_VERSION: Final = 1
+MAX_SLOTS_SIZE: Final = 1 << 16
+"""Bytes of slots.json that a reader takes at most."""
+
+_WRAPPED_SIZE: Final = KEY_SIZE + 8
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SETTING: Final = "BACKUP_KEYS"
+_REMEDY: Final = "Write it as id:base64,id:base64 with 32 random bytes each; `openssl rand -base64 32` makes them."
+
+
+class MasterKeys(Mapping[str, bytes]):
+    """Key ids and keys of 32 bytes each; the first seals, all open. Its repr shows ids alone."""
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        if not keys:
+            raise SettingError(_SETTING, "there is no key.", remedy=_REMEDY)
+        for key_id, key in keys.items():
+            if not _KEY_ID.fullmatch(key_id):
+                raise SettingError(_SETTING, "a key's id is 1 to 64 letters, digits, '.', '_' or '-'.", remedy=_REMEDY)
+            if len(key) != KEY_SIZE:
+                raise SettingError(
+                    _SETTING, f"key {key_id} has {len(key)} bytes instead of {KEY_SIZE}.", remedy=_REMEDY
+                )
+        self._keys = dict(keys)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `id:base64,id:base64`, as the setting writes it. Raises SettingError, without the keys in it."""
+        keys: dict[str, bytes] = {}
+        for place, entry in enumerate(text.split(","), start=1):
+            key_id, colon, encoded = entry.strip().partition(":")
+            if not colon:
+                raise SettingError(_SETTING, f"entry {place} has no id.", remedy=_REMEDY)
+            if key_id in keys:
+                raise SettingError(_SETTING, f"entry {place} repeats the id of another.", remedy=_REMEDY)
+            try:
+                keys[key_id] = base64.b64decode(encoded, validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise SettingError(_SETTING, f"entry {place} is not base64.", remedy=_REMEDY) from error
+        return cls(keys)
+
+    @property
+    def sealing_id(self) -> str:
+        """The id of the key that seals new backups."""
+        return next(iter(self._keys))
+
+    def __getitem__(self, key_id: str) -> bytes:
+        return self._keys[key_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __repr__(self) -> str:
+        return f"MasterKeys({', '.join(self._keys)})"
+
+
+def make_slots(keys: MasterKeys, *, data_key: bytes, shred_key: bytes, backup_id: UUID) -> bytes:
+    """slots.json with one slot, under the key that seals."""
+    key_id = keys.sealing_id
+    wrapped = aes_key_wrap(_wrapping_key(keys[key_id], shred_key, backup_id, key_id), data_key)
+    slots = {
+        "version": SLOTS_VERSION,
+        "backup_id": str(backup_id),
+        "slots": [{"key_id": key_id, "wrapped": base64.b64encode(wrapped).decode()}],
+    }
+    return json.dumps(slots, sort_keys=True, separators=(",", ":")).encode()
+
+
+def open_slots(raw: bytes, keys: MasterKeys, *, shred_key: bytes, backup_id: UUID) -> bytes:
+    """The data key. Raises BackupKeyMissing (naming the key ids), BackupExpired without S, BackupDamaged."""
+    if not shred_key:
+        raise BackupExpired(
+            "The backup was shredded: its shred key is gone.",
+            remedy="Only an escrow file that was written still opens it.",
+        )
+    slots = _parse_slots(raw, backup_id)
+    known = [key_id for key_id in slots if key_id in keys]
+    for key_id in known:
+        try:
+            return aes_key_unwrap(_wrapping_key(keys[key_id], shred_key, backup_id, key_id), slots[key_id])
+        except InvalidUnwrap:
+            continue
+    wanted, have = ", ".join(slots), ", ".join(keys)
+    if known:
+        raise BackupKeyMissing(
+            f"The key {', '.join(known)} is not the one that sealed this backup, or its shred key is another.",
+            remedy=f"Put the key that had the id {wanted} back into {_SETTING}.",
+        )
+    raise BackupKeyMissing(
+        f"The backup was sealed with the key {wanted}; {_SETTING} has only {have}.",
+        remedy=f"Add the key with the id {wanted} to {_SETTING}.",
+    )
+
+
+def _parse_slots(raw: bytes, backup_id: UUID) -> dict[str, bytes]:
+    """Key id → wrapped data key."""
+    try:
+        data: Any = json.loads(raw.decode())
+        if data["version"] != SLOTS_VERSION or data["backup_id"] != str(backup_id):
+            raise _damaged("is of another version or backup")
+        slots = {slot["key_id"]: base64.b64decode(slot["wrapped"], validate=True) for slot in data["slots"]}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _damaged("cannot be read") from error
+    if not slots or not all(_is_slot(*slot) for slot in slots.items()):
+        raise _damaged("holds a malformed slot, or none")
+    return slots
+
+
+def _is_slot(key_id: object, wrapped: bytes) -> bool:
+    return isinstance(key_id, str) and bool(_KEY_ID.fullmatch(key_id)) and len(wrapped) == _WRAPPED_SIZE
+
+
+def _damaged(what: str) -> BackupDamaged:
+    return BackupDamaged(
+        f"The backup is damaged: slots.json {what}.", damages=[f"slots.json {what}"], remedy="Use another copy of it."
+    )
+
+
+def _wrapping_key(master: bytes, shred_key: bytes, backup_id: UUID, key_id: str) -> bytes:
+    info = b"briefly/v1/wrap" + key_id.encode()
+    return HKDF(SHA256(), KEY_SIZE, backup_id.bytes, info).derive(master + shred_key)

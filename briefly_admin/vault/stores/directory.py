@@ -1,0 +1,197 @@
+"""Blobs in a directory: 0700 and 0600, whole or absent, on the disk before `put` returns.
+
+An object is written under a name of its own in `.partial`, under an exclusive flock, and linked to its key when it is
+whole; link() refuses to overwrite. What a killed process leaves in `.partial` nobody has locked: the next `put`
+removes it.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from briefly_admin.domain.errors import NotFound, Refused, Unavailable
+
+_SEGMENT: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_KEY: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
+_PREFIX: Final = re.compile(rf"(?:{_SEGMENT}/)*(?:{_SEGMENT})?")
+_PARTIAL: Final = ".partial"
+_READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class DirectoryStore:
+    """A BlobStore on a file system."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __repr__(self) -> str:
+        return f"DirectoryStore({str(self._root)!r})"
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> int:
+        """Write a new object; see BlobStore.put."""
+        target = self._path(key)
+        with self._failures(key):
+            if os.path.lexists(target):
+                raise _exists(key)
+            self._make(self._root / _PARTIAL)
+            self._sweep()
+            partial, descriptor = self._begin()
+        try:
+            size = 0
+            for chunk in chunks:  # its own errors stay its own
+                with self._failures(key):
+                    size += _write(descriptor, chunk)
+            with self._failures(key):
+                os.fsync(descriptor)
+                self._link(partial, target, key)
+        finally:
+            partial.unlink(missing_ok=True)
+            os.close(descriptor)
+        return size
+
+    def open(self, key: str) -> BinaryIO:
+        """A readable, closable stream over the object. Raises NotFound."""
+        with self._failures(key):
+            return os.fdopen(os.open(self._path(key), _READ_FLAGS), "rb")
+
+    def size(self, key: str) -> int:
+        """Bytes of the object. Raises NotFound."""
+        with self._failures(key):
+            return self._path(key).lstat().st_size
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """The keys that start with `prefix`, sorted."""
+        if not _PREFIX.fullmatch(prefix):
+            raise _no_key(prefix)
+        start = self._root.joinpath(*prefix.split("/")[:-1])
+        keys: list[str] = []
+        with self._failures(prefix):
+            for folder, folders, names in os.walk(start, onerror=_raise_unless_absent):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                keys += [(Path(folder) / name).relative_to(self._root).as_posix() for name in names]
+        return iter(sorted(key for key in keys if key.startswith(prefix) and _KEY.fullmatch(key)))
+
+    def delete(self, key: str) -> None:
+        """Remove the object, and the directories that it leaves empty."""
+        path = self._path(key)
+        with self._failures(key), suppress(FileNotFoundError):
+            path.unlink()
+            _sync(path.parent)
+            for parent in path.parents:
+                if parent == self._root:
+                    break
+                try:
+                    parent.rmdir()
+                except OSError:  # not empty, or filled or removed by somebody else just now
+                    break
+                _sync(parent.parent)
+
+    def free_bytes(self) -> int:
+        """Room left on the file system."""
+        existing = next(path for path in (self._root, *self._root.parents) if path.exists())
+        room = os.statvfs(existing)
+        return room.f_bavail * room.f_frsize
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise _no_key(key)
+        return self._root.joinpath(*key.split("/"))
+
+    @staticmethod
+    def _make(folder: Path) -> None:
+        """Make a directory and its parents, 0700 each, and have their names on the disk."""
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        for path in reversed(missing):
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+            _sync(path.parent)
+
+    def _begin(self) -> tuple[Path, int]:
+        """A new locked file in `.partial`."""
+        while True:
+            path = self._root / _PARTIAL / secrets.token_hex(16)
+            descriptor = os.open(path, _WRITE_FLAGS, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return path, descriptor
+            os.close(descriptor)  # swept between its making and its lock
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left: files in `.partial` that nobody has locked."""
+        for path in (self._root / _PARTIAL).iterdir():
+            with suppress(FileNotFoundError, BlockingIOError):
+                descriptor = os.open(path, _READ_FLAGS)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                finally:
+                    os.close(descriptor)
+
+    def _link(self, partial: Path, target: Path, key: str) -> None:
+        while True:
+            self._make(target.parent)
+            try:
+                os.link(partial, target)
+                break
+            except FileExistsError as error:
+                raise _exists(key) from error
+            except FileNotFoundError:  # a `delete` beside us removed the empty directory
+                if not partial.exists():
+                    raise
+        try:
+            _sync(target.parent)
+        except OSError:
+            target.unlink()
+            raise
+
+    @contextmanager
+    def _failures(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFound(f"The store does not hold {key}.", remedy="Verify the backup.") from error
+        except OSError as error:
+            raise _unavailable(key, error) from error
+
+
+def _write(descriptor: int, chunk: bytes) -> int:
+    """Write all of it; its length."""
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    return len(chunk)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, _DIRECTORY_FLAGS)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _exists(key: str) -> Refused:
+    return Refused(f"The store already holds {key}.", remedy="Objects of a backup are never overwritten.")
+
+
+def _no_key(key: str) -> Refused:
+    return Refused(f"{key!r} is no key of a backup store.", remedy="Keys are built from a backup's id alone.")
+
+
+def _unavailable(key: str, error: OSError) -> Unavailable:
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    remedy = "Free some room or name another store." if full else "Check BACKUP_STORE_URL and its permissions."
+    return Unavailable(f"The backup store does not take or give {key}: {os.strerror(error.errno or 0)}.", remedy=remedy)

@@ -1,0 +1,228 @@
+"""Verification: every object against the manifest, all damage listed.
+
+L0 needs no key: each object is present, of its size and SHA-256. L1 opens every chunk, decompresses it, parses the
+COPY framing, counts and hashes the rows. L2, the drill, needs a database and is not the vault's.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import BinaryIO, Final
+
+from briefly_admin.domain.digest import TableDigest
+from briefly_admin.domain.errors import BackupDamaged, NotFound, Stopped
+from briefly_admin.domain.manifest import Manifest, StreamManifest, TableManifest
+from briefly_admin.domain.ports import BlobStore, StopSignal
+from briefly_admin.vault import layout
+from briefly_admin.vault.compression import decompress
+from briefly_admin.vault.copybinary import CopyParser, blocks
+from briefly_admin.vault.digest import RowDigester
+from briefly_admin.vault.seal import KIND_TABLE, StreamName, read_chunks
+
+_READ_SIZE: Final = 1 << 20
+
+
+class Level(IntEnum):
+    """How deep a verification looks."""
+
+    OBJECTS = 0
+    CONTENT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing that is wrong; `table` '' and numbers None where it concerns none."""
+
+    table: str
+    stream: int | None
+    chunk: int | None
+    what: str
+
+    def __str__(self) -> str:
+        """`public.users, stream 3, chunk 0: is not what was sealed`."""
+        place = [self.table] if self.table else []
+        place += [f"stream {self.stream}"] if self.stream is not None else []
+        place += [f"chunk {self.chunk}"] if self.chunk is not None else []
+        return f"{', '.join(place)}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object as it was written: what L0 compares; `table` and `stream` name it in the report."""
+
+    key: str
+    size: int
+    sha256: str
+    table: str = ""
+    stream: int | None = None
+
+
+def objects_of(manifest: Manifest) -> list[StoredObject]:
+    """The streams of a backup, for an L0 without keys later on."""
+    return [
+        StoredObject(
+            layout.stream_key(manifest.backup_id, stream.number),
+            stream.sealed_size,
+            stream.sealed_sha256,
+            table.label,
+            stream.number,
+        )
+        for table in manifest.tables
+        for stream in table.streams
+    ]
+
+
+class Meter:
+    """Counts sealed bytes as they are read, tells the caller, and asks whether to stop. Raises Stopped."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None, should_stop: StopSignal | None) -> None:
+        self._done = 0
+        self._total = total
+        self._progress = progress
+        self._should_stop = should_stop
+
+    def add(self, size: int) -> None:
+        """So many bytes more."""
+        self._done += size
+        if self._progress:
+            self._progress(self._done, self._total)
+        if self._should_stop and (reason := self._should_stop()):
+            raise Stopped(reason)
+
+
+class _Hashing:
+    """A file that counts and hashes what is read from it."""
+
+    def __init__(self, file: BinaryIO, meter: Meter) -> None:
+        self._file = file
+        self._meter = meter
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def read(self, size: int, /) -> bytes:
+        data = self._file.read(size)
+        self._hash.update(data)
+        self.size += len(data)
+        self._meter.add(len(data))
+        return data
+
+    def fault(self, expected: StoredObject) -> str:
+        """Read to the end; what is wrong with the object, or ''."""
+        while self.size <= expected.size and self.read(_READ_SIZE):
+            pass
+        if self.size < expected.size:
+            return f"has {self.size} bytes instead of {expected.size}"
+        if self.size > expected.size:
+            return f"has more than its {expected.size} bytes"
+        return "" if self._hash.hexdigest() == expected.sha256 else "is not what was sealed (its SHA-256 differs)"
+
+
+def verify_objects(
+    store: BlobStore,
+    objects: Iterable[StoredObject],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: StopSignal | None = None,
+) -> list[Damage]:
+    """L0: presence, size and SHA-256 of every object; `progress(done, total)` in bytes. Raises Stopped, Unavailable."""
+    expected = list(objects)
+    meter = Meter(sum(each.size for each in expected), progress, should_stop)
+    return [damage for each in expected for damage in _verify_object(store, each, meter)]
+
+
+def _verify_object(store: BlobStore, expected: StoredObject, meter: Meter) -> Iterator[Damage]:
+    try:
+        file = store.open(expected.key)
+    except NotFound:
+        yield Damage(expected.table, expected.stream, None, "is missing")
+        return
+    with closing(file):
+        if fault := _Hashing(file, meter).fault(expected):
+            yield Damage(expected.table, expected.stream, None, fault)
+
+
+def verify_content(
+    store: BlobStore,
+    manifest: Manifest,
+    *,
+    data_key: bytes,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: StopSignal | None = None,
+) -> list[Damage]:
+    """L1, and L0 with it, in one pass. Raises Stopped, Unavailable."""
+    meter = Meter(manifest.sealed_size, progress, should_stop)
+    expected = {each.stream: each for each in objects_of(manifest)}
+    damages: list[Damage] = []
+    for table in manifest.tables:
+        digest: TableDigest | None = TableDigest()
+        for stream in table.streams:
+            check = _StreamCheck(table, stream, manifest, data_key)
+            damages += check.run(store, expected[stream.number], meter)
+            digest = digest + check.digest if digest and check.digest else None
+        if digest and digest != table.digest:
+            damages.append(Damage(table.label, None, None, f"its row digest is {digest} instead of {table.digest}"))
+    return damages
+
+
+class _StreamCheck:
+    """One stream, looked through whole; `digest` is that of its rows once they were all read."""
+
+    def __init__(self, table: TableManifest, stream: StreamManifest, manifest: Manifest, data_key: bytes) -> None:
+        self.digest: TableDigest | None = None
+        self._table = table
+        self._stream = stream
+        self._name = StreamName(manifest.backup_id, KIND_TABLE, stream.number)
+        self._data_key = data_key
+        self._faults: list[Damage] = []
+
+    def run(self, store: BlobStore, expected: StoredObject, meter: Meter) -> list[Damage]:
+        try:
+            file = store.open(expected.key)
+        except NotFound:
+            return [self._damage("is missing")]
+        with closing(file):
+            hashing = _Hashing(file, meter)
+            self._content(hashing)
+            if (fault := hashing.fault(expected)) and not self._faults:
+                self._faults.append(self._damage(fault))
+        return self._faults
+
+    def _content(self, file: _Hashing) -> None:
+        chunks = self._good_chunks(file)
+        try:
+            self._rows(chunks)
+        except BackupDamaged as error:
+            for _ in chunks:  # the chunks behind it are still opened
+                pass
+            if not self._faults:
+                self._faults = [self._damage(what) for what in error.damages]
+
+    def _good_chunks(self, file: _Hashing) -> Iterator[bytes]:
+        """The chunks before the first damaged one; the others are opened and listed, not given."""
+        for chunk in read_chunks(file, self._name, data_key=self._data_key):
+            if chunk.plaintext is None:
+                self._faults.append(self._damage(chunk.fault, chunk.index))
+            elif not self._faults:
+                yield chunk.plaintext
+
+    def _rows(self, chunks: Iterable[bytes]) -> None:
+        stream = self._stream
+        parser = CopyParser(len(self._table.columns))
+        digester = RowDigester(keyed=False)
+        hashed, size = hashlib.sha256(), 0
+        for block, found in blocks(parser, decompress(chunks, limit=stream.plaintext_size)):
+            hashed.update(block)
+            size += len(block)
+            digester.add(found.rows)
+        if self._faults:
+            return
+        if parser.row_count != stream.rows:
+            self._faults.append(self._damage(f"has {parser.row_count} rows instead of {stream.rows}"))
+        if size != stream.plaintext_size or hashed.hexdigest() != stream.plaintext_sha256:
+            self._faults.append(self._damage("does not hold the data that the manifest describes"))
+        self.digest = digester.digest()
+
+    def _damage(self, what: str, chunk: int | None = None) -> Damage:
+        return Damage(self._table.label, self._stream.number, chunk, what)
