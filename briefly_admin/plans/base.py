@@ -7,11 +7,18 @@ The engine fills them with quoted, qualified identifiers, so that any name survi
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from marshmallow import Schema
+from marshmallow import Schema, validate
 
 FindingClassName = Literal["blocking", "notice"]
+
+
+class SqlValidator(validate.Validator):
+    """A validator of ours that says the same in SQL: `condition` holds for exactly the values that a call accepts."""
+
+    condition: ClassVar[str]
+    """SQL over a text value that is not NULL; `{value}` stands for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,12 @@ class Repair:
     column: str
     expression: str
     words: str
+    variants: Sequence[tuple[str, str]] = ()
+    """(pg_type.typname of the column, expression) where a type needs another text."""
+
+    def expression_for(self, type_name: str) -> str:
+        """The expression for a column of that pg_type.typname."""
+        return dict(self.variants).get(type_name, self.expression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,8 @@ class Relation:
     words: str
     tables: Mapping[str, str]
     query: str
+    needs: Sequence[tuple[str, Sequence[str]]] = ()
+    """(column of the relation's table, pg_type.typnames or none for any): not asked where one is missing or other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +163,12 @@ class SchemaChange:
     """check: the condition, as a template; default: the SQL default."""
     references: tuple[str, str] | None = None
     """foreign_key: (parent table, parent column)."""
+    variants: Sequence[tuple[str, str]] = ()
+    """(pg_type.typname of the column, expression) where a type needs another text."""
+
+    def expression_for(self, type_name: str) -> str:
+        """The expression for a column of that pg_type.typname."""
+        return dict(self.variants).get(type_name, self.expression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +203,22 @@ class Plan:
         """Hex SHA-256 over everything declared: a run resumes only under the plan that it began with."""
         parts = [self.name, repr(tuple(self.changes)), repr(tuple(self.queries))]
         for table in self.tables:
-            record = {name: _describe(f) for name, f in sorted(table.record._declared_fields.items())}  # noqa: SLF001 - marshmallow has no public name for it
+            fields = table.record._declared_fields  # noqa: SLF001 - marshmallow has no public name for it
+            record = {name: _describe(fields[name]) for name in sorted(fields)}
             parts.append(repr((table.name, table.schema, tuple(table.columns), tuple(table.key), tuple(table.repairs))))
             parts.append(repr((tuple(table.foreign_keys), tuple(table.uniques), tuple(table.relations), record)))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _describe(field_object: object) -> str:
-    """A stable text of a marshmallow field: its class, flags and validators, without addresses in memory."""
+_FIELD_FLAGS = ("required", "allow_none", "strict", "format", "metadata")
+
+
+def _describe(field_object: Any) -> str:
+    """A stable text of a marshmallow field: its class, flags, validators, inner field, without addresses in memory."""
     validators = [
-        f"{type(v).__name__}({sorted(vars(v).items(), key=str)})" for v in getattr(field_object, "validators", ())
+        f"{type(v).__name__}({sorted(vars(v).items(), key=str)}{getattr(v, 'condition', '')})"
+        for v in field_object.validators
     ]
-    flags = (getattr(field_object, "required", None), getattr(field_object, "allow_none", None))
-    return f"{type(field_object).__name__}{flags}{validators}"
+    flags = [getattr(field_object, flag, None) for flag in _FIELD_FLAGS]
+    inner = getattr(field_object, "inner", None)
+    return f"{type(field_object).__name__}{flags}{validators}{_describe(inner) if inner else ''}"
