@@ -36,7 +36,9 @@ def template(text: str, alias: str, columns: Collection[str], types: Mapping[str
 
 
 def _null(type_name: str | None) -> sql.Composable:
-    return sql.SQL(f"NULL::{type_name}" if type_name else "NULL")  # a type named by the plan
+    """A NULL of the type that the plan names; an extension's type is not on the search path: a bare NULL."""
+    known = type_name is not None and not type_name.startswith("vector")
+    return sql.SQL(f"NULL::{type_name}" if known else "NULL")
 
 
 def compile_repairs(
@@ -55,14 +57,15 @@ def compile_repairs(
     the table lacks counts as a NULL column repaired.
     """
     source = relation or (lambda name: catalog[name].identifier)
-    columns = {column.name for column in catalog[table.name].columns}
+    columns = {column.name: column.base_type for column in catalog[table.name].columns}
     types = {column.name: column.type for column in table.columns}
     joins: list[sql.Composable] = []
     values: dict[str, sql.Composable] = {}
     for number, repair in enumerate(table.repairs):
         name = f"{alias}_r{number}"
         if isinstance(repair, Repair):
-            values[repair.column] = template(repair.expression, alias, columns, types)
+            expression = repair.expression_for(columns.get(repair.column, ""))
+            values[repair.column] = template(expression, alias, columns, types)
         elif isinstance(repair, AggregateRepair):
             child_columns = {column.name for column in catalog[repair.child].columns}
             joins.append(_aggregate_join(plan, table, repair, source, name, alias, child_columns, scope))
