@@ -12,36 +12,13 @@ from briefly_admin.domain.config import RunConfig
 from briefly_admin.domain.errors import Stopped
 from briefly_admin.domain.findings import Finding
 from briefly_admin.domain.ports import Reporter, StopSignal
+from briefly_admin.domain.records import ChangeRecord, QuarantinedRow
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine.target import Target
 from briefly_admin.plans.base import Plan
 from briefly_admin.vault.vault import Vault
 
-
-@dataclass(frozen=True, slots=True)
-class QuarantinedRow:
-    """A row that a run left alone. `key` is the key columns' values as texts, `message` free of tenant data."""
-
-    table: str
-    key: tuple[str, ...]
-    cause: str
-    message: str
-    sqlstate: str | None = None
-    constraint: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeRecord:
-    """A schema change of a run, with what undoes it; `state`: planned, made, waiting, reverted."""
-
-    position: int
-    table: str
-    kind: str
-    name: str
-    sql: str
-    inverse: str
-    state: str = "planned"
-    note: str = ""
+__all__ = ["ChangeRecord", "Journal", "QuarantinedRow", "RunContext"]
 
 
 class Journal(Protocol):

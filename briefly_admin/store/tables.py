@@ -5,6 +5,7 @@ from typing import Final
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     Float,
@@ -115,6 +116,9 @@ run: Final = Table(
     _time("heartbeat_at"),
     Column("leader", Text),
     # host:pid of the process that leads
+    _now("state_at"),
+    Column("state_by", Text, nullable=False, server_default=""),
+    # Since when it is in its state, and who put it there.
 )  # fmt: skip
 Index("run_created", run.c.created_at.desc())
 Index(
@@ -269,3 +273,22 @@ audit: Final = Table(
     Column("link", String(64), nullable=False, unique=True),
 )  # fmt: skip
 """UPDATE, DELETE and TRUNCATE are refused by triggers (made in the first revision)."""
+
+audit_head: Final = Table(
+    "audit_head", metadata,
+    # One row: the newest event's number and link, signed, so that a cut tail is noticed.
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
+    Column("number", BigInteger, nullable=False),
+    Column("link", String(64), nullable=False),
+    Column("key_id", String(8), nullable=False),
+    Column("signature", String(64), nullable=False),
+    CheckConstraint("single", name="audit_head_single"),
+)  # fmt: skip
+
+checklist: Final = Table(
+    "checklist", metadata,
+    # The newest preflight of a target, for all processes.
+    Column("target_id", String(64), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("checks", JSONB, nullable=False),
+)  # fmt: skip

@@ -1,0 +1,29 @@
+"""What a run leaves behind in the app database beside its findings."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedRow:
+    """A row that a run left alone. `key` is the key columns' values as texts, `message` free of tenant data."""
+
+    table: str
+    key: tuple[str, ...]
+    cause: str
+    message: str
+    sqlstate: str | None = None
+    constraint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """A schema change of a run, with what undoes it; `state`: planned, made, waiting, reverted."""
+
+    position: int
+    table: str
+    kind: str
+    name: str
+    sql: str
+    inverse: str
+    state: str = "planned"
+    note: str = ""

@@ -1,0 +1,68 @@
+"""Connections to the app database: one small pool a process, opened lazily, secrets kept out of every text."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import Connection, Engine, Row, create_engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from briefly_admin.domain.errors import Unavailable
+
+__all__ = ["Connection", "Database", "Engine", "Row", "engine"]
+
+_KEEPALIVE: Final = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+_SESSION: Final = "-c TimeZone=UTC -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+
+
+def engine(database_url: str, *, pooled: bool = True) -> Engine:
+    """An engine for a libpq URL or connection string; libpq itself reads it, so every form of it works."""
+
+    def connect() -> psycopg.Connection[Any]:
+        return psycopg.connect(database_url, application_name="briefly-admin", options=_SESSION, **_KEEPALIVE)  # type: ignore[arg-type] # a mapping of options
+
+    if not pooled:
+        return create_engine("postgresql+psycopg://", creator=connect, hide_parameters=True, poolclass=NullPool)
+    return create_engine(
+        "postgresql+psycopg://", creator=connect, hide_parameters=True, pool_pre_ping=True, pool_size=4, max_overflow=8,
+        pool_timeout=10,
+    )  # fmt: skip
+
+
+class Database:
+    """The app database of this process."""
+
+    def __init__(self, database_url: str) -> None:
+        self.engine = engine(database_url)
+        self._unpooled = engine(database_url, pooled=False)
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One transaction, committed at the end, rolled back by any error. Raises Unavailable."""
+        with _translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """A connection of one's own outside the pool, for heartbeats and session locks. Raises Unavailable."""
+        with _translated(), self._unpooled.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Forget all pooled connections."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if isinstance(error, OperationalError) or error.connection_invalidated:
+            raise Unavailable(
+                "The app database does not answer.",
+                remedy="Check that it runs and that DATABASE_URL is right; then try again.",
+            ) from error
+        raise
