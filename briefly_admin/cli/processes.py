@@ -1,0 +1,58 @@
+"""The processes: `up` and, one each, `web`, `worker`, `clock`; `release` before a new version serves."""
+
+import os
+import sys
+from typing import Final
+
+import click
+
+from briefly_admin import settings, wiring
+from briefly_admin.cli.up import up
+from briefly_admin.jobs.clock import run_clock
+from briefly_admin.jobs.queue import RqQueue
+from briefly_admin.jobs.worker import work
+from briefly_admin.services import logs
+from briefly_admin.store import migrate
+
+_PARTS: Final = 6
+
+
+@click.command()
+def web() -> None:
+    """Serve the pages and endpoints (gunicorn)."""
+    settings.from_environ()
+    gunicorn = [sys.executable, "-m", "gunicorn", "wsgi:app"]
+    os.execv(sys.executable, gunicorn)  # noqa: S606 - our own interpreter, fixed arguments
+
+
+@click.command()
+@click.option("--burst", is_flag=True, help="Stop when the queue is empty.")
+def worker(*, burst: bool) -> None:
+    """Lead queued runs."""
+    loaded = settings.from_environ()
+    logs.configure(loaded.log_level)
+    work(loaded.redis_url, burst=burst, log_level=loaded.log_level)
+
+
+@click.command()
+def clock() -> None:
+    """Heal what crashes left; let backups expire."""
+    loaded = settings.from_environ()
+    logs.configure(loaded.log_level)
+    queue = RqQueue(loaded.redis_url)
+    services = wiring.build(loaded, queue=queue)
+    try:
+        run_clock(services, loaded.redis_url, every=loaded.lease_seconds / _PARTS)
+    finally:
+        services.close()
+        queue.close()
+
+
+@click.command()
+def release() -> None:
+    """Bring the app database's schema up to date; the Procfile's release process."""
+    migrate.upgrade(settings.from_environ().database_url)
+    click.echo("The app database is up to date.")
+
+
+COMMANDS: Final = (up, web, worker, clock, release)
