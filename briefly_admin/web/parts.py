@@ -47,9 +47,9 @@ class Site:
 class Button:
     """An action of `components/_actions.html`.
 
-    `style` is 'primary', 'danger', 'ghost' or '' (plain); `method` 'post' makes a form, 'get' a link. With `why_not`
-    the button is shown off, the reason beside it, linked to `why_url` where that solves it. `confirm` is asked first
-    (by JavaScript alone).
+    `style` is 'primary', 'danger', 'danger-quiet', 'ghost' or '' (plain); `method` 'post' makes a form, 'get' a link.
+    With `why_not` the button is shown off, the reason beside it, linked to `why_url` where that solves it. `confirm`
+    is asked first (by JavaScript alone).
     """
 
     name: str

@@ -136,6 +136,35 @@
   });
   on("htmx:afterSettle", weighAll);
 
+  /* -- Morphing leaves alone what somebody is doing: half-filled fields, opened rows, a form on its way ------------- */
+
+  /* An action may lead to another page, where a field of the same name is another field. */
+  let samePage = true;
+  on("htmx:beforeSwap", ({ detail }) => {
+    samePage = !detail.boosted || new URL(detail.xhr.responseURL).pathname === window.location.pathname;
+  });
+
+  function touched(control) {
+    if (control instanceof HTMLSelectElement) {
+      return [...control.options].some((option) => option.selected !== option.defaultSelected);
+    }
+    if (control.type === "checkbox" || control.type === "radio") return control.checked !== control.defaultChecked;
+    return control.type !== "hidden" && control.value !== control.defaultValue;
+  }
+
+  function keep(old, fresh) {
+    return samePage && old instanceof Element && old.matches("input, textarea, select") && old.form?.dataset.sent !== "yes" &&
+      old.id === fresh.id && old.name === fresh.name && touched(old);
+  }
+
+  if (window.Idiomorph) {
+    Object.assign(window.Idiomorph.defaults.callbacks, {
+      beforeNodeMorphed: (old, fresh) => !keep(old, fresh),
+      beforeAttributeUpdated: (name, element) =>
+        !(samePage && ((name === "open" && element instanceof HTMLDetailsElement) || name === "data-sent" || name === "aria-busy")),
+    });
+  }
+
   /* -- A session that is about to end is told two minutes before -------------------------------------------------- */
 
   const WARNING_SECONDS = 120;
