@@ -88,13 +88,18 @@ class Postgres:
                 with psycopg.connect(self.url(SUPERUSER, "postgres"), autocommit=True) as connection:
                     self._provision(connection)
             except psycopg.OperationalError as error:
-                if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
+                if self.died or time.monotonic() > deadline:
                     raise Unavailable(
                         "The embedded PostgreSQL does not start.", remedy=f"See {self._home / 'postgres.log'}."
                     ) from error
                 time.sleep(0.05)
             else:
                 return
+
+    @property
+    def died(self) -> bool:
+        """Whether it was started and has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
 
     def stop(self) -> None:
         """Fast shutdown: sessions are ended, everything committed is on disk."""

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,15 +79,16 @@ class ProcessBook:
             self._end(entry, patience)
             self._keep(entries)
 
-    def stop_all(self, patience: float) -> None:
-        """End all recorded processes, the newest first: all are asked at once, then waited for."""
-        entries = list(reversed(self.entries().values()))
-        for entry in entries:
-            if entry.alive:
-                _signal(entry.pid, entry.stop_signal)
-        for entry in entries:
-            self._end(entry, patience, ask=False)
-        self._keep({})
+    def stop_all(self, patience: float, names: Iterable[str] | None = None) -> None:
+        """End the named processes, or all: all are asked at once, then waited for, the newest first."""
+        entries = self.entries()
+        wanted = [name for name in reversed(entries) if names is None or name in names]
+        for name in wanted:
+            if entries[name].alive:
+                _signal(entries[name].pid, entries[name].stop_signal)
+        for name in wanted:
+            self._end(entries.pop(name), patience, ask=False)
+        self._keep(entries)
 
     def _keep(self, entries: dict[str, Started]) -> None:
         write_private(self._path, json.dumps({name: asdict(entry) for name, entry in entries.items()}) + "\n")

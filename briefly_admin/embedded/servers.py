@@ -36,6 +36,7 @@ class EmbeddedServers:
         self.book = ProcessBook(self.home)
         self._wanted = (postgres, valkey)
         self._durable, self._elsewhere, self._socket_parents = durable, elsewhere, socket_parents
+        self._sockets = Path()
         self._lock = HomeLock(self.home)
         self._postgres: Postgres | None = None
         self._valkey: Valkey | None = None
@@ -99,6 +100,17 @@ class EmbeddedServers:
             self._remove_sockets()
         self._lock.release()
 
+    def revive(self) -> bool:
+        """Start servers that have died again, on the same addresses; whether there was one.
+
+        Unavailable: one does not start (the backends of a killed PostgreSQL may need a moment to notice): try again.
+        """
+        dead = [server for server in (self._postgres, self._valkey) if server is not None and server.died]
+        for server in dead:
+            server.launch(self._sockets)
+            server.wait_until_ready()
+        return bool(dead)
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -114,7 +126,7 @@ class EmbeddedServers:
 
     def _launch(self) -> None:
         place = Place.choose(self.home, elsewhere=self._elsewhere)
-        sockets = socket_directory(place.account, self._socket_parents)
+        sockets = self._sockets = socket_directory(place.account, self._socket_parents)
         write_private(self.home / "sockets", f"{sockets}\n")
         if self._wanted[0]:
             self._postgres = Postgres(self.home, place, durable=self._durable)

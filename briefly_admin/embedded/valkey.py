@@ -63,9 +63,14 @@ class Valkey:
         """Wait until it answers a command (it loads its file first)."""
         deadline = time.monotonic() + patience
         while not self._answers():
-            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
+            if self.died or time.monotonic() > deadline:
                 raise Unavailable("The embedded Valkey does not start.", remedy=f"See {self._home / 'valkey.log'}.")
             time.sleep(0.02)
+
+    @property
+    def died(self) -> bool:
+        """Whether it was started and has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
 
     def stop(self) -> None:
         """Ask it to write its file and end."""
