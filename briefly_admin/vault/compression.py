@@ -25,7 +25,7 @@ def compress(chunks: Iterable[bytes], *, level: int = LEVEL) -> Iterator[bytes]:
 
 
 def decompress(chunks: Iterable[bytes], *, limit: int) -> Iterator[bytes]:
-    """What the frame holds. Raises BackupDamaged unless it is one whole frame with checksum, of `limit` bytes at most."""
+    """What the frame holds. Raises BackupDamaged unless it is one whole frame, with checksum, within `limit` bytes."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
     size = 0
     for chunk in _checked(chunks):

@@ -44,7 +44,8 @@ _REMEDY: Final = "Nothing was restored from it. Use another backup, or another c
 class Readable(Protocol):
     """What a sealed stream is read from: b'' at its end, possibly fewer bytes than asked for before."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes."""
 
 
 @dataclass(frozen=True, slots=True)
