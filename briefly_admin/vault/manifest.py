@@ -16,6 +16,7 @@ from briefly_admin.vault.seal import KIND_MANIFEST, MANIFEST_NUMBER, seal, unsea
 
 MAX_SIZE: Final = 1 << 28
 """Bytes of a sealed manifest that a reader takes at most: some 500,000 streams."""
+_READ_SIZE: Final = 1 << 16
 
 
 def seal_manifest(manifest: Manifest, *, data_key: bytes, randomness: Callable[[int], bytes]) -> bytes:
@@ -57,11 +58,13 @@ def fetch(store: BlobStore, key: str, *, limit: int, what: str) -> bytes:
         file = store.open(key)
     except NotFound as error:
         raise _damaged(f"{what} is missing") from error
+    data = bytearray()
     with closing(file):
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise _damaged(f"{what} is larger than it can be")
-    return data
+        while piece := file.read(_READ_SIZE):  # read(limit) would make room for all of it at once
+            data += piece
+            if len(data) > limit:
+                raise _damaged(f"{what} is larger than it can be")
+    return bytes(data)
 
 
 def _damaged(what: str) -> BackupDamaged:
