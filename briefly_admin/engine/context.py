@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -76,6 +76,12 @@ class Journal(Protocol):
 
     def changes(self, run_id: UUID | None = None) -> Sequence[ChangeRecord]:
         """Schema changes of this run (or of another), by position."""
+
+    def changes_reverted(self, run_id: UUID, positions: Collection[int]) -> None:
+        """Schema changes of another run were taken back by this one: their state becomes `reverted`; idempotent."""
+
+    def backup_keys(self, backup_id: UUID) -> tuple[bytes, str]:
+        """The backup's shred key and the SHA-256 of its sealed manifest. Raises NotFound, BackupExpired."""
 
 
 def _no_stop() -> str | None:

@@ -1,11 +1,11 @@
 """A run's record kept in memory, for the engine's tests: the whole Journal, fenced by attempt like the real one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from briefly_admin.domain.errors import Fenced, RunFailed
+from briefly_admin.domain.errors import BackupExpired, Fenced, NotFound, RunFailed
 from briefly_admin.domain.findings import Finding
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine.context import ChangeRecord, QuarantinedRow
@@ -111,3 +111,17 @@ class MemoryJournal:
     def changes(self, run_id: UUID | None = None) -> Sequence[ChangeRecord]:
         record = self.record if run_id in {None, self.record.run_id} else self.others[UUID(str(run_id))]
         return [record.changes[position] for position in sorted(record.changes)]
+
+    def changes_reverted(self, run_id: UUID, positions: Collection[int]) -> None:
+        self._write()
+        changes = self.others[run_id].changes
+        changes.update({position: replace(changes[position], state="reverted") for position in positions})
+
+    def backup_keys(self, backup_id: UUID) -> tuple[bytes, str]:
+        for record in (self.record, *self.others.values()):
+            if backup_id in record.backups:
+                backup = record.backups[backup_id]
+                if not backup["shred_key"]:
+                    raise BackupExpired("The backup was shredded.", remedy="Use another backup.")
+                return backup["shred_key"], backup["manifest_sha256"]
+        raise NotFound(f"There is no backup {backup_id}.")
