@@ -1,0 +1,211 @@
+"""The fence in the target: which attempt of a run may write there, and how a newer one takes over from an older one."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import psycopg
+from psycopg import errors
+
+from briefly_admin.domain.errors import Busy, Fenced, RunFailed
+from briefly_admin.engine.target import Connection, Target, safe_message
+
+TAKEOVER_PATIENCE: Final = 30.0
+"""Seconds that a takeover keeps trying."""
+_PAUSE: Final = 0.2
+_LOCK: Final = 0x62726965666C79
+"""The advisory lock of the one exclusive run on a database: 'briefly' in ASCII."""
+# Two creators at once: one of them sees an object that IF NOT EXISTS did not.
+_RACES: Final = (errors.UniqueViolation, errors.DuplicateTable, errors.DuplicateSchema, errors.DuplicateObject)
+
+_DDL: Final = """
+CREATE SCHEMA IF NOT EXISTS briefly_migration;
+CREATE TABLE IF NOT EXISTS briefly_migration.fence (
+  run_id uuid PRIMARY KEY, attempt integer NOT NULL, backend_pid integer, backend_start timestamptz);
+CREATE TABLE IF NOT EXISTS briefly_migration.checkpoint (
+  run_id uuid NOT NULL, "table" text NOT NULL, partition integer NOT NULL, claim integer NOT NULL DEFAULT 0,
+  backend_pid integer, backend_start timestamptz, last_key text[], counters jsonb NOT NULL DEFAULT '{}',
+  done boolean NOT NULL DEFAULT false, PRIMARY KEY (run_id, "table", partition));
+CREATE TABLE IF NOT EXISTS briefly_migration.quarantine (
+  run_id uuid NOT NULL, "table" text NOT NULL, key text[] NOT NULL, cause text NOT NULL, sqlstate text,
+  "constraint" text, message text NOT NULL, PRIMARY KEY (run_id, "table", key));
+"""
+_PRESENT: Final = """
+SELECT to_regclass('briefly_migration.fence') IS NOT NULL AND to_regclass('briefly_migration.checkpoint') IS NOT NULL
+   AND to_regclass('briefly_migration.quarantine') IS NOT NULL
+"""
+_TERMINATE: Final = """
+SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN (
+  SELECT backend_pid, backend_start FROM briefly_migration.fence WHERE run_id = %(run)s UNION
+  SELECT backend_pid, backend_start FROM briefly_migration.checkpoint WHERE run_id = %(run)s
+) r ON r.backend_pid = a.pid AND r.backend_start = a.backend_start WHERE a.pid <> pg_backend_pid()
+"""
+_RAISE: Final = """
+UPDATE briefly_migration.fence SET attempt = %(attempt)s, backend_pid = pg_backend_pid(),
+  backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()) WHERE run_id = %(run)s
+"""
+_REGISTER: Final = """
+INSERT INTO briefly_migration.checkpoint (run_id, "table", partition, claim, backend_pid, backend_start)
+SELECT %(run)s, %(name)s, -1, 1, pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
+ON CONFLICT (run_id, "table", partition) DO UPDATE SET claim = checkpoint.claim + 1,
+  backend_pid = excluded.backend_pid, backend_start = excluded.backend_start
+"""
+_HOLDER: Final = """
+SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (classid::bigint << 32) | objid::bigint = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The leader's session on the target: it holds the advisory lock as long as it is open."""
+
+    connection: Connection
+    run_id: UUID
+    attempt: int
+
+    def alive(self) -> bool:
+        """Whether the session, and with it the lock, still stands."""
+        try:
+            self.connection.execute("SELECT 1")
+        except psycopg.Error:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Ends the session; the lock goes with it."""
+        self.connection.close()
+
+
+def ensure_schema(connection: Connection) -> None:
+    """Makes the schema briefly_migration and its tables where they are missing. Raises RunFailed without the right."""
+    for _ in range(5):
+        row = connection.execute(_PRESENT).fetchone()
+        if row and row[0]:
+            return
+        try:
+            with connection.transaction():
+                connection.execute(_DDL)
+        except _RACES:
+            continue
+        except errors.InsufficientPrivilege as error:
+            raise RunFailed(
+                f"The role may not create the schema briefly_migration in the target ({safe_message(error)}).",
+                remedy="GRANT CREATE ON DATABASE … TO the role of TARGET_DATABASE_URL, then start the run again.",
+            ) from None
+
+
+def require(connection: Connection, run_id: UUID, attempt: int) -> None:
+    """Inside a transaction: takes the fence FOR SHARE. Raises Fenced unless it stands at this attempt."""
+    query = "SELECT attempt FROM briefly_migration.fence WHERE run_id = %s FOR SHARE"
+    row = connection.execute(query, (run_id,)).fetchone()
+    if row is None or row[0] != attempt:
+        now = f"attempt {row[0]} leads it now" if row else "another run has begun since"
+        raise Fenced(f"This is attempt {attempt} of run {run_id}, but {now}: it writes nothing more.")
+
+
+@contextmanager
+def fenced(connection: Connection, run_id: UUID, attempt: int) -> Iterator[None]:
+    """A transaction that may write: committed at the end, undone by any error. Raises Fenced at its begin."""
+    with connection.transaction():
+        require(connection, run_id, attempt)
+        yield
+
+
+def register(connection: Connection, run_id: UUID, attempt: int, name: str) -> None:
+    """Records a writing session that no partition's claim records, so that a takeover can end it. Raises Fenced."""
+    with fenced(connection, run_id, attempt):
+        connection.execute(_REGISTER, {"run": run_id, "name": name})
+
+
+def flush(connection: Connection, run_id: UUID, attempt: int) -> None:
+    """One synchronous commit: all that was committed before it is on disk after it. Raises Fenced."""
+    with connection.transaction():
+        connection.execute("SET LOCAL synchronous_commit TO on")
+        require(connection, run_id, attempt)
+
+
+def take_over(
+    target: Target,
+    run_id: UUID,
+    attempt: int,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    monotonic: Callable[[], float] = time.monotonic,
+    patience: float = TAKEOVER_PATIENCE,
+) -> Lead:
+    """Ends the run's earlier sessions, raises the fence to this attempt and takes the advisory lock, for `patience` s.
+
+    Raises Fenced where a newer attempt is recorded, Busy where another run holds the database.
+    """
+    connection = target.connect(bulk=True)
+    deadline = monotonic() + patience
+
+    def until(step: Callable[[], bool], failed: Callable[[], Busy]) -> None:
+        while not step():
+            if monotonic() >= deadline:
+                raise failed()
+            sleep(_PAUSE)
+
+    try:
+        connection.execute("SET idle_session_timeout TO 0")
+        ensure_schema(connection)
+        until(lambda: _raised(connection, run_id, attempt), lambda: _held(run_id))
+        # A killed leader's backend may need seconds to notice that it is alone.
+        until(lambda: _locked(connection), lambda: _occupied(connection))
+        until(lambda: _others_gone(connection, run_id), lambda: _occupied(connection))
+    except BaseException:
+        connection.close()
+        raise
+    return Lead(connection, run_id, attempt)
+
+
+def _raised(connection: Connection, run_id: UUID, attempt: int) -> bool:
+    """One try to raise the fence; False while somebody holds it."""
+    connection.execute(_TERMINATE, {"run": run_id})
+    try:
+        with connection.transaction():
+            connection.execute(
+                "INSERT INTO briefly_migration.fence (run_id, attempt) VALUES (%s, 0) ON CONFLICT DO NOTHING", (run_id,)
+            )
+            query = "SELECT attempt FROM briefly_migration.fence WHERE run_id = %s FOR UPDATE"
+            row = connection.execute(query, (run_id,)).fetchone()
+            if row is None or row[0] > attempt:
+                raise Fenced(f"A newer attempt leads run {run_id}: attempt {attempt} gives way.")
+            connection.execute(_RAISE, {"run": run_id, "attempt": attempt})
+    except errors.LockNotAvailable:
+        return False
+    return True
+
+
+def _locked(connection: Connection) -> bool:
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
+    return bool(row and row[0])
+
+
+def _others_gone(connection: Connection, run_id: UUID) -> bool:
+    """Whoever held the database before cannot go on: a run is not resumed once another has begun."""
+    try:
+        connection.execute("DELETE FROM briefly_migration.fence WHERE run_id <> %s", (run_id,))
+    except errors.LockNotAvailable:
+        return False
+    return True
+
+
+def _held(run_id: UUID) -> Busy:
+    return Busy(
+        f"An earlier attempt of run {run_id} holds its fence and could not be ended.", run_id=str(run_id),
+        remedy="End its session on the target (pg_stat_activity, application briefly-admin), then resume.",
+    )  # fmt: skip
+
+
+def _occupied(connection: Connection) -> Busy:
+    holder = connection.execute(_HOLDER, (_LOCK,)).fetchone()
+    return Busy(
+        f"Another run holds the target database (its server process is {holder[0] if holder else 'unknown'}).",
+        remedy="Wait until it ends, or cancel it; one migration or rollback runs at a time.",
+    )

@@ -1,0 +1,105 @@
+"""What a failure means by its SQLSTATE, and how long to wait before another try.
+
+Source of the classes: the design's "Failures by SQLSTATE"; https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+import random
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+import psycopg
+
+from briefly_admin.domain.errors import RunFailed, Unavailable
+from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.target import safe_message
+
+LONGEST_WAIT: Final = 60.0
+"""Seconds."""
+_SMALLER_CLASSES: Final = ("40",)
+_SMALLER: Final = frozenset({"55P03", "57014"})
+_AGAIN_CLASSES: Final = ("08", "53")
+_AGAIN: Final = frozenset({"57P01", "57P02", "57P03", "25006", "25P03"})
+_DISK_FULL: Final = "53100"
+_ROW_CLASSES: Final = ("22", "23", "44", "P0")
+
+
+class Verdict(StrEnum):
+    """What to do about a failed batch."""
+
+    AGAIN = "again"
+    """Transient: wait and try again."""
+    SMALLER = "smaller"
+    """A conflict with others or a slow batch: wait and try again with half of it."""
+    ROWS = "rows"
+    """A row's own fault: find the row."""
+    STOP = "stop"
+    """Nothing that a retry could cure."""
+
+
+def classify(error: Exception) -> Verdict:
+    """The verdict on an error of a batch."""
+    if isinstance(error, Unavailable):
+        return Verdict.AGAIN
+    if not isinstance(error, psycopg.Error):
+        return Verdict.STOP
+    if lost_connection(error):
+        return Verdict.AGAIN
+    state = error.sqlstate or ""
+    if state in _SMALLER or state.startswith(_SMALLER_CLASSES):
+        return Verdict.SMALLER
+    if state in _AGAIN or (state.startswith(_AGAIN_CLASSES) and state != _DISK_FULL):
+        return Verdict.AGAIN
+    return Verdict.ROWS if state.startswith(_ROW_CLASSES) else Verdict.STOP
+
+
+def lost_connection(error: Exception) -> bool:
+    """Whether the connection is gone, so that nobody knows what became of the transaction."""
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate in {"57P01", "57P02", "25P03"}
+    return False
+
+
+def backoff(tries: int, delay: int, chance: random.Random) -> float:
+    """Seconds before try number `tries` + 1: full jitter below `delay` ms doubled each time, at most 60 s.
+
+    Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ ("full jitter").
+    """
+    return chance.uniform(0, min(LONGEST_WAIT, delay / 1000 * 2 ** (tries - 1)))
+
+
+def describe(error: Exception) -> str:
+    """What may be said of an error, without values of the data."""
+    return safe_message(error) if isinstance(error, psycopg.Error) else str(error)
+
+
+class Patience:
+    """Counts failures in a row of one piece of work and waits between tries, as the run's config says."""
+
+    def __init__(self, context: RunContext, what: str, announce: Callable[[str], None]) -> None:
+        self._context = context
+        self._what = what
+        self._announce = announce
+        self._tries = 0
+
+    def succeeded(self) -> None:
+        """The work went on: the next failure is a first one again."""
+        if self._tries:
+            self._announce("")
+        self._tries = 0
+
+    def failed(self, error: Exception) -> None:
+        """Waits before the next try. Raises RunFailed, or Unavailable where the server is gone, after the last one."""
+        config = self._context.config
+        self._tries += 1
+        if self._tries > config.max_retries:
+            kind = Unavailable if isinstance(error, Unavailable) or lost_connection(error) else RunFailed
+            raise kind(
+                f"{self._what} failed {self._tries} times in a row; the last failure: {describe(error)}.",
+                remedy="See what holds the target database, then resume the run: it goes on at the last batch.",
+            ) from None
+        wait = backoff(self._tries, config.retry_delay, self._context.random)
+        self._announce(
+            f"{self._what} failed ({describe(error)}); try {self._tries} of {config.max_retries} in {wait:.1f} s."
+        )
+        self._context.sleep(wait)
