@@ -1,0 +1,8 @@
+"""Sample data in the target: what `selftest create-data` makes and `selftest cleanup` removes."""
+
+from briefly_admin.engine.sampledata.building import create
+from briefly_admin.engine.sampledata.cleaning import cleanup, counts
+from briefly_admin.engine.sampledata.faults import BLOCKING_FAULTS, NOTICE_FAULTS
+from briefly_admin.engine.sampledata.shape import SEED_COUNTS, Shape
+
+__all__ = ["BLOCKING_FAULTS", "NOTICE_FAULTS", "SEED_COUNTS", "Shape", "cleanup", "counts", "create"]
