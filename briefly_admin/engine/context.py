@@ -1,10 +1,10 @@
 """What every phase is given: one run, its plan, its servers, and the ways to report and to be stopped."""
 
-import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from random import Random
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -109,7 +109,7 @@ class RunContext:
     """Seconds; wakes early and raises Stopped when a stop is asked for."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
-    random: random.Random = field(default_factory=random.Random)
+    random: Random = field(default_factory=Random)
 
     @property
     def config(self) -> RunConfig:

@@ -1,0 +1,164 @@
+"""One instant of the plan's tables: locked, read in one transaction, described for a manifest."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from briefly_admin.domain.errors import PreflightFailed, RunFailed, Unavailable
+from briefly_admin.domain.manifest import ColumnManifest, SequenceManifest
+from briefly_admin.engine.catalog import CatalogTable, read_table
+from briefly_admin.engine.target import Connection, Target, safe_message
+from briefly_admin.plans.base import Plan
+from briefly_admin.vault.digest import SendColumn
+
+STREAM_BYTES: Final = 256 << 20
+"""What one stream holds of a table, TOAST and all, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An open transaction in which every query sees the same instant."""
+
+    connection: Connection
+    tables: Mapping[str, CatalogTable]
+    """By the plan's names, in its order."""
+
+
+@contextmanager
+def open_snapshot(target: Target, plan: Plan) -> Iterator[Snapshot]:
+    """A repeatable-read, read-only transaction that holds ACCESS SHARE on the plan's tables from before its snapshot.
+
+    Row-level security is off: a role that it would filter gets an error, never fewer rows. Raises PreflightFailed for
+    a missing table, Unavailable, RunFailed; errors of the server carry no tenant data.
+    """
+    with target.session(bulk=True) as connection, translated(plan.title):
+        names = {table.name: table.schema for table in plan.tables}
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        for name, schema in names.items():
+            connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(sql.Identifier(schema, name)))
+        found = {name: read_table(connection, schema, name) for name, schema in names.items()}
+        missing = [name for name, table in found.items() if table is None]
+        if missing:
+            raise PreflightFailed(f"The tables {', '.join(missing)} are not there.", remedy="See the checklist.")
+        yield Snapshot(connection, {name: table for name, table in found.items() if table})
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Database errors as ours: a lost server is Unavailable, the rest RunFailed without tenant data."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PreflightFailed(
+            f"The role may not read all of {what} ({safe_message(error)}).",
+            remedy="Use the role that owns the tables; row-level security must not filter it.",
+        ) from None
+    except psycopg.errors.UndefinedTable as error:
+        raise PreflightFailed(f"A table of {what} is missing ({safe_message(error)}).") from None
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise Unavailable(f"The target database was lost: {safe_message(error)}.") from None
+    except psycopg.Error as error:
+        raise RunFailed(f"The target database refused: {safe_message(error)}.") from None
+
+
+def copied_columns(table: CatalogTable) -> list[SendColumn]:
+    """Every column, in order, as COPY and the digests take it."""
+    return [SendColumn(column.name, column.send) for column in table.columns]
+
+
+def key_columns(table: CatalogTable, key: Sequence[str]) -> list[SendColumn]:
+    """The key's columns, in key order."""
+    by_name = {column.name: column for column in table.columns}
+    return [SendColumn(name, by_name[name].send) for name in key]
+
+
+def column_list(table: CatalogTable) -> sql.Composable:
+    """What COPY selects: each column, those without a binary form as text."""
+    return sql.SQL(", ").join(
+        sql.Identifier(column.name) if column.send else sql.SQL("{}::text").format(sql.Identifier(column.name))
+        for column in table.columns
+    )
+
+
+def page_ranges(table: CatalogTable, *, stream_bytes: int = STREAM_BYTES) -> list[tuple[str, str]]:
+    """Half-open ctid ranges of about `stream_bytes` each, '' for no bound; they cover the table however it grew."""
+    per_page = max(table.bytes // table.pages, 1) if table.pages else 1
+    step = max(stream_bytes // per_page, 1)
+    bounds = [f"({page},0)" for page in range(step, table.pages, step)]
+    return list(zip(["", *bounds], [*bounds, ""], strict=True))
+
+
+def ctid_condition(ctid_from: str, ctid_to: str) -> sql.Composable:
+    """The WHERE of a range."""
+    tests: list[sql.Composable] = []
+    if ctid_from:
+        tests.append(sql.SQL("ctid >= {}::tid").format(sql.Literal(ctid_from)))
+    if ctid_to:
+        tests.append(sql.SQL("ctid < {}::tid").format(sql.Literal(ctid_to)))
+    return sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(tests)) if tests else sql.SQL("")
+
+
+def describe_columns(connection: Connection, table: CatalogTable) -> tuple[ColumnManifest, ...]:
+    """The columns as the manifest names them: types qualified unless they are pg_catalog's."""
+    rows = connection.execute(
+        "SELECT a.attnum::int, CASE WHEN n.nspname = 'pg_catalog' THEN format_type(t.oid, NULL) "
+        "ELSE quote_ident(n.nspname) || '.' || quote_ident(t.typname) END "
+        "FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace "
+        "WHERE a.attrelid = %s::oid AND a.attnum > 0 AND NOT a.attisdropped",
+        (table.oid,),
+    ).fetchall()
+    types: dict[int, str] = dict(rows)
+    return tuple(
+        ColumnManifest(
+            name=column.name, type=types[column.number], typmod=column.typmod, nullable=column.nullable,
+            generated=column.generated, identity=column.identity, collation=column.collation or "",
+            binary=column.send is not None,
+        )
+        for column in table.columns
+    )  # fmt: skip
+
+
+def read_sequences(connection: Connection, tables: Mapping[str, CatalogTable]) -> tuple[SequenceManifest, ...]:
+    """Where the sequences that the tables own stand."""
+    found = []
+    for schema, name in sorted({sequence for table in tables.values() for sequence in table.sequences}):
+        row = connection.execute(
+            sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(schema, name))
+        ).fetchone()
+        if row:
+            found.append(SequenceManifest(schema, name, int(row[0]), bool(row[1])))
+    return tuple(found)
+
+
+def schema_fingerprint(tables: Mapping[str, CatalogTable]) -> str:
+    """Hex SHA-256 over columns, constraints, indexes and triggers, so that a changed schema is noticed."""
+    parts = [
+        repr((
+            table.schema, table.name,
+            [(c.name, c.type, c.nullable, c.default, c.generated, c.identity, c.collation) for c in table.columns],
+            [(c.name, c.definition, c.validated) for c in table.constraints],
+            [(i.name, i.definition, i.valid) for i in table.indexes],
+            [(t.name, t.enabled, t.definition) for t in table.triggers],
+        ))
+        for table in tables.values()
+    ]  # fmt: skip
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def server_facts(connection: Connection) -> dict[str, Any]:
+    """server_version, encoding, database, extensions (name → version) and WAL position."""
+    row = connection.execute(
+        "SELECT current_setting('server_version'), current_setting('server_encoding'), current_database()::text, "
+        "(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text"
+    ).fetchone()
+    extensions = connection.execute("SELECT extname::text, extversion FROM pg_extension ORDER BY 1").fetchall()
+    version, encoding, database, position = row or ("", "", "", "")
+    return {
+        "server_version": version, "encoding": encoding, "database": database, "wal_position": position or "",
+        "extensions": dict(extensions),
+    }  # fmt: skip
