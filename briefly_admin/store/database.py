@@ -45,10 +45,16 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A read-only transaction that sees one instant. Raises Unavailable."""
+        with _translated(), self.engine.connect() as connection:
+            yield connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @contextmanager
     def alone(self) -> Iterator[Connection]:
-        """A connection of one's own outside the pool, for heartbeats and session locks. Raises Unavailable."""
+        """An autocommit connection outside the pool, for heartbeats and session locks. Raises Unavailable."""
         with _translated(), self._unpooled.connect() as connection:
-            yield connection
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def close(self) -> None:
         """Forget all pooled connections."""

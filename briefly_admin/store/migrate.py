@@ -21,13 +21,11 @@ def upgrade(database_url: str) -> None:
     """Apply all revisions that are not applied yet; concurrent calls wait for each other. Raises Unavailable."""
     database = Database(database_url)
     try:
-        with database.alone() as connection:
-            connection.execute(text("SET lock_timeout = 0"))
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+        with database.begin() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-            connection.commit()
             _upgrade(connection)
-            connection.commit()
     finally:
         database.close()
 
@@ -51,5 +49,4 @@ def _upgrade(connection: Connection) -> None:
         environment.configure(
             connection=connection, target_metadata=metadata, version_table=VERSION_TABLE, version_table_schema=SCHEMA
         )
-        with environment.begin_transaction():
-            environment.run_migrations()
+        environment.run_migrations()

@@ -230,6 +230,8 @@ backup: Final = Table(
     _time("proven_at"),
     Column("proven_level", String(2)),
     Column("damage", JSONB, nullable=False, server_default="[]"),
+    _time("purged_at"),
+    # Since when nothing of it is in the store any more.
 )  # fmt: skip
 
 baseline: Final = Table(

@@ -326,6 +326,7 @@ def _create_backups() -> None:
         sa.Column("proven_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("proven_level", sa.String(length=2), nullable=True),
         sa.Column("damage", JSONB(), server_default="[]", nullable=False),
+        sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["run_id"], ["briefly_admin.run.id"], ondelete="SET NULL"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
