@@ -48,7 +48,7 @@ class Queue(Protocol):
 class Reporter(Protocol):
     """Takes a snapshot of progress; cheap to call, throttled by whoever receives it."""
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: Progress, /) -> None:
         """Take it."""
 
 

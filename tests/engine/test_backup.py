@@ -46,7 +46,7 @@ def target(target_database: str) -> Target:
         connection.execute("UPDATE accounts SET v = '[1,2,3]' WHERE id % 3 = 0")
         connection.execute(
             'CREATE TABLE "odd ""name"" 100%" ("a key" text, n int, "j%" jsonb, PRIMARY KEY ("a key", n))'
-        )  # type: ignore[arg-type]
+        )
         connection.execute("""INSERT INTO "odd ""name"" 100%" VALUES ('ä%s', 1, '{"a": [1]}'), ('', 2, NULL)""")
     return Target(target_database)
 
