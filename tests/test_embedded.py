@@ -5,6 +5,8 @@ import secrets
 import shutil
 import signal
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from briefly_admin.embedded import EmbeddedServers
 from briefly_admin.embedded.home import read_addresses, secret_of_home
 from briefly_admin.embedded.processes import ProcessBook, start_of
 
+CHECKOUT = Path(__file__).resolve().parent.parent
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the servers to another user")
 
 
@@ -31,6 +34,16 @@ def home() -> Iterator[Path]:
 
 def run_pids(home: Path) -> list[int]:
     return [entry.pid for entry in ProcessBook(home).entries().values()]
+
+
+def start_and_be_killed(home: Path, **chosen: bool) -> None:
+    """A start that is killed before it can stop anything."""
+    code = (
+        "import os, pathlib, sys; from briefly_admin.embedded import EmbeddedServers;"
+        f"EmbeddedServers(pathlib.Path(sys.argv[1]), durable=False, **{chosen}).start(); os.kill(os.getpid(), 9)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(home)], cwd=CHECKOUT, check=False)
+    assert ended.returncode == -signal.SIGKILL
 
 
 def test_roles_are_owners_and_nothing_more(target_database: str, app_database: str) -> None:
@@ -101,11 +114,7 @@ def test_second_start_on_a_home_is_refused(embedded: EmbeddedServers) -> None:
 
 
 def test_servers_of_a_killed_start_are_stopped_first(home: Path) -> None:
-    child = os.fork()
-    if child == 0:  # a start that is killed before it can stop anything
-        EmbeddedServers(home, durable=False).start()
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+    start_and_be_killed(home)
     orphans = run_pids(home)
     assert len(orphans) == 2
     assert all(start_of(pid) for pid in orphans)
@@ -116,12 +125,8 @@ def test_servers_of_a_killed_start_are_stopped_first(home: Path) -> None:
 
 
 def test_postmaster_that_nobody_recorded_is_stopped(home: Path) -> None:
-    child = os.fork()
-    if child == 0:
-        EmbeddedServers(home, valkey=False, durable=False).start()
-        (home / "processes.json").unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+    start_and_be_killed(home, valkey=False)
+    (home / "processes.json").unlink()
     with EmbeddedServers(home, valkey=False, durable=False) as servers, psycopg.connect(servers.app_url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
@@ -176,6 +181,17 @@ def test_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingError, match=r"BRIEFLY_HOME: .* cannot be made"):
         EmbeddedServers(tmp_path / "file" / "home").start()
+
+
+def test_home_that_is_not_ours_to_use_is_named(home: Path) -> None:
+    (home / "lock").mkdir(parents=True)
+    with pytest.raises(SettingError, match=r"BRIEFLY_HOME: .* cannot be used"):
+        EmbeddedServers(home).start()
+    (home / "lock").rmdir()
+    (home / "processes.json").mkdir()
+    with pytest.raises(SettingError, match=r"BRIEFLY_HOME: .* cannot be used"):
+        EmbeddedServers(home).start()
+    assert not (home / "servers").exists()
 
 
 @as_root

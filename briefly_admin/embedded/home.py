@@ -96,8 +96,15 @@ class HomeLock:
         self._descriptor: int | None = None
 
     def take(self) -> Self:
-        """Take the lock. Refused (exit 4) if another process holds it."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Take the lock. Refused (exit 4) if another process holds it; SettingError if the home is not ours to use."""
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SettingError(
+                "BRIEFLY_HOME",
+                f"{self._path.parent} cannot be used ({error.strerror}).",
+                remedy="Name a directory of your own.",
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

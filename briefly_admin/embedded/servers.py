@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from briefly_admin.domain.errors import SettingError
 from briefly_admin.embedded.home import ADDRESSES, HomeLock, prepare_home, read_private, write_private
 from briefly_admin.embedded.place import ELSEWHERE, Place, socket_directory
 from briefly_admin.embedded.postgres import APP_DATABASE, APP_ROLE, SUPERUSER, TARGET_DATABASE, TARGET_ROLE, Postgres
@@ -75,6 +76,7 @@ class EmbeddedServers:
         """Take the home, end what a killed start left, start the servers, write down their addresses.
 
         Refused (exit 4): the home is in use, or the wheels are not installed. Unavailable: a server does not start.
+        SettingError: the home, or the directory for temporary files, cannot be used.
         """
         prepare_home(self.home)
         self._lock.take()
@@ -84,6 +86,9 @@ class EmbeddedServers:
             if any(self._wanted):
                 self._launch()
             write_private(self.home / ADDRESSES, json.dumps(self.addresses) + "\n")
+        except OSError as error:
+            self.stop()
+            raise SettingError("BRIEFLY_HOME", f"{self.home} cannot be used: {error.strerror}.") from error
         except BaseException:
             self.stop()
             raise
