@@ -1,0 +1,205 @@
+"""A batch of one table as SQL: which rows it reaches, what the repairs make of them, and the one statement of both.
+
+Names inside: `page` the next rows by key, `reach` the page and the rows of groups that it meets, `todo` the rows that
+a repair changes, k0, k1 … the key columns, v0, v1 … the repaired values.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+from uuid import UUID
+
+from psycopg import sql
+
+from briefly_admin.engine.catalog import CatalogTable
+from briefly_admin.engine.repairs import CompiledRepairs, changed, compile_repairs
+from briefly_admin.engine.target import Connection
+from briefly_admin.plans.base import GroupedRepair, Plan, Table
+
+_COMMA: Final = sql.SQL(", ")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One table of a plan as the catalog knows it, with what its batches are made of."""
+
+    plan: Plan
+    table: Table
+    catalog: Mapping[str, CatalogTable]
+
+    @cached_property
+    def known(self) -> CatalogTable:
+        """The table in the catalog."""
+        return self.catalog[self.table.name]
+
+    @cached_property
+    def repairs(self) -> CompiledRepairs:
+        """The repairs over `t`, reading of children and groups only what `reach` needs."""
+        scope = sql.SQL("SELECT {} FROM reach").format(self.numbered("k"))
+        return compile_repairs(self.plan, self.table, self.catalog, alias="t", scope=scope)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The repaired columns that the table has, in the order of v0, v1 …"""
+        return tuple(name for name in self.repairs.values if self.known.column(name))
+
+    def numbered(self, letter: str, alias: str = "") -> sql.Composed:
+        """k0, k1 … or alias.k0, alias.k1 …"""
+        names = [f"{letter}{number}" for number in range(len(self.table.key))]
+        return _COMMA.join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
+
+    def keys(self, alias: str, direction: str = "") -> sql.Composed:
+        """The key columns of an alias, for a comparison or an order."""
+        after = sql.SQL(direction)
+        return _COMMA.join(sql.Identifier(alias, name) + after for name in self.table.key)
+
+    def key_texts(self, alias: str) -> sql.Composed:
+        """The key of an alias as text[]."""
+        return sql.SQL("ARRAY[{}]").format(
+            _COMMA.join(sql.SQL("{}::text").format(sql.Identifier(alias, name)) for name in self.table.key)
+        )
+
+    @cached_property
+    def numbered_texts(self) -> sql.Composed:
+        """k0, k1 … as text[]."""
+        names = (sql.Identifier(f"k{number}") for number in range(len(self.table.key)))
+        return sql.SQL("ARRAY[{}]").format(_COMMA.join(sql.SQL("{}::text").format(name) for name in names))
+
+    @cached_property
+    def last_of_page(self) -> sql.Composed:
+        """The page's last key as text[], NULL for an empty page."""
+        order = _COMMA.join(sql.SQL("k{} DESC").format(sql.Literal(n)) for n in range(len(self.table.key)))
+        return sql.SQL("(SELECT {} FROM page ORDER BY {} LIMIT 1)").format(self.numbered_texts, order)
+
+    def after(self, bounds: Sequence[sql.Composable]) -> sql.Composed:
+        """Rows beyond a key, given as one text expression a key column; compared by the server as the column's type."""
+        types = [self.known.column(name) for name in self.table.key]
+        typed = _COMMA.join(
+            sql.SQL("{}::{}").format(bound, sql.SQL(column.type if column else "text"))  # the catalog's own words
+            for bound, column in zip(bounds, types, strict=True)
+        )
+        return sql.SQL("({}) > ({})").format(self.keys("t"), typed)
+
+    def after_key(self, last: Sequence[str] | None) -> sql.Composable:
+        """Rows beyond a key that was read, or all rows."""
+        return self.after([sql.Literal(text) for text in last]) if last else sql.SQL("true")
+
+    def page(self, where: sql.Composable, limit: int) -> sql.Composed:
+        """The CTEs `page` and `reach`; `where` is over `t`."""
+        numbered = _COMMA.join(
+            sql.SQL("t.{} AS k{}").format(sql.Identifier(name), sql.Literal(n)) for n, name in enumerate(self.table.key)
+        )
+        page = sql.SQL(
+            "page AS MATERIALIZED (SELECT t.ctid AS tid, {} FROM {} AS t WHERE {} ORDER BY {} LIMIT {})"
+        ).format(numbered, self.known.identifier, where, self.keys("t"), sql.Literal(limit))
+        met = [self._group(r, numbered) for r in self.table.repairs if isinstance(r, GroupedRepair)]
+        met = [each for each in met if each]
+        mine = sql.SQL("SELECT tid, {} FROM page").format(self.numbered("k"))
+        return sql.SQL("{}, reach AS MATERIALIZED ({})").format(page, sql.SQL(" UNION ").join([mine, *met]))
+
+    def _group(self, repair: GroupedRepair, numbered: sql.Composable) -> sql.Composed:
+        """The rows without a number of the groups of which the page has such a row."""
+        return sql.SQL(
+            "SELECT t.ctid, {numbered} FROM {table} AS t WHERE t.{column} IS NULL AND t.{group} IN ("
+            "SELECT m.{group} FROM page JOIN {table} AS m ON m.ctid = page.tid WHERE m.{column} IS NULL)"
+        ).format(
+            numbered=numbered, table=self.known.identifier, column=sql.Identifier(repair.column),
+            group=sql.Identifier(repair.group_by),
+        )  # fmt: skip
+
+    def todo(self, left_alone: sql.Composable) -> sql.Composed:
+        """The CTE `todo`; `left_alone` says over `t` which rows nobody may touch."""
+        values = [
+            # The dead branch gives a bare literal the column's type.
+            sql.SQL("CASE WHEN false THEN t.{} ELSE {} END AS v{}").format(
+                sql.Identifier(name), self.repairs.values[name], sql.Literal(n)
+            )
+            for n, name in enumerate(self.columns)
+        ]
+        return sql.SQL(
+            "todo AS MATERIALIZED (SELECT t.ctid AS tid, t.xmin AS version, {keys}, {values} FROM reach "
+            "JOIN {table} AS t ON t.ctid = reach.tid {joins} WHERE {changed} AND NOT {left_alone})"
+        ).format(
+            keys=self.numbered("k", "reach"), values=_COMMA.join(values), table=self.known.identifier,
+            joins=self.repairs.joins, changed=changed(self.repairs.values, "t", self.known), left_alone=left_alone,
+        )  # fmt: skip
+
+    @cached_property
+    def update(self) -> sql.Composed:
+        """The UPDATE from `todo`: only rows that are still the version that the values were computed from."""
+        sets = _COMMA.join(
+            sql.SQL("{} = todo.v{}").format(sql.Identifier(name), sql.Literal(n)) for n, name in enumerate(self.columns)
+        )
+        return sql.SQL("UPDATE {} AS u SET {} FROM todo WHERE u.ctid = todo.tid AND u.xmin = todo.version").format(
+            self.known.identifier, sets
+        )
+
+
+def quarantined(run_id: UUID, work: Work) -> sql.Composed:
+    """Whether the row `t` is in the target's quarantine; a scalar subquery, so that it is asked of few rows only."""
+    return sql.SQL(
+        '((SELECT count(*) FROM briefly_migration.quarantine AS q WHERE q.run_id = {} AND q."table" = {} '
+        "AND q.key = {}) > 0)"
+    ).format(sql.Literal(run_id), sql.Literal(work.table.name), work.key_texts("t"))
+
+
+_FAST: Final = sql.SQL("""
+WITH guard AS MATERIALIZED (
+  SELECT c.last_key FROM briefly_migration.checkpoint AS c JOIN briefly_migration.fence AS f ON f.run_id = c.run_id
+  WHERE {here} AND c.claim = {claim} AND f.attempt = {attempt} AND NOT c.done AND c.last_key IS {first}),
+{page}, {todo},
+written AS ({update} RETURNING 1),
+moved AS (UPDATE briefly_migration.checkpoint AS c SET
+    last_key = coalesce({last}, c.last_key), done = (SELECT count(*) FROM page) < {limit},
+    counters = jsonb_build_object(
+      'looked', coalesce((c.counters->>'looked')::bigint, 0) + (SELECT count(*) FROM page),
+      'changed', coalesce((c.counters->>'changed')::bigint, 0) + (SELECT count(*) FROM written))
+  FROM guard WHERE {here})
+SELECT (SELECT count(*) FROM guard), (SELECT count(*) FROM page), (SELECT count(*) FROM todo),
+  (SELECT count(*) FROM written)
+""")
+_LOCK: Final = sql.SQL(
+    "BEGIN; SELECT attempt FROM briefly_migration.fence WHERE run_id = {run} FOR SHARE; "
+    "SELECT claim FROM briefly_migration.checkpoint AS c WHERE {here} FOR UPDATE; "
+)
+
+
+def here(run_id: UUID, table: str, partition: int) -> sql.Composed:
+    """The partition's row of briefly_migration.checkpoint AS c."""
+    return sql.SQL('c.run_id = {} AND c."table" = {} AND c.partition = {}').format(
+        sql.Literal(run_id), sql.Literal(table), sql.Literal(partition)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who works on a partition: the numbers that every batch must still find in the target."""
+
+    run_id: UUID
+    attempt: int
+    table: str
+    partition: int
+    claim: int
+
+
+def fast_batch(connection: Connection, work: Work, claim: Claim, limit: int, *, first: bool) -> str:
+    """The text of one whole batch but its COMMIT, sent in one round trip.
+
+    Fence and checkpoint are locked by statements of their own, so that the batch's snapshot is taken after them. The
+    last result is one row: guard (1, or 0 where this claim may not write or `first` is wrong), rows looked at, rows
+    meant to change, rows changed.
+    """
+    place = here(claim.run_id, claim.table, claim.partition)
+    bounds = [
+        sql.SQL("(SELECT last_key[{}] FROM guard)").format(sql.Literal(n + 1)) for n in range(len(work.table.key))
+    ]
+    where = sql.SQL("true") if first else work.after(bounds)
+    guarded = sql.SQL("EXISTS (SELECT FROM guard) AND {}").format(where)
+    batch = _FAST.format(
+        here=place, claim=sql.Literal(claim.claim), attempt=sql.Literal(claim.attempt),
+        first=sql.SQL("NULL") if first else sql.SQL("NOT NULL"), page=work.page(guarded, limit),
+        todo=work.todo(quarantined(claim.run_id, work)), update=work.update, last=work.last_of_page,
+        limit=sql.Literal(limit),
+    )  # fmt: skip
+    return (_LOCK.format(run=sql.Literal(claim.run_id), here=place) + batch).as_string(connection)
