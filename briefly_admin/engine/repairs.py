@@ -71,7 +71,7 @@ def compile_repairs(
             joins.append(_aggregate_join(plan, table, repair, source, name, alias, child_columns, scope))
             values[repair.column] = _aggregate_value(repair, name, alias, columns, types)
         else:
-            joins.append(_grouped_join(table, repair, source, name, alias, scope))
+            joins.append(_grouped_join(table, repair, source, name, alias, scope, columns))
             values[repair.column] = _filled(repair.column, alias, columns, types, sql.Identifier(name, "value"))
     return CompiledRepairs(sql.SQL(" ").join(joins), values)
 
@@ -112,23 +112,30 @@ def _filled(
 
 _GROUPED: Final = sql.SQL(
     "LEFT JOIN (SELECT {g_keys}, h.highest + row_number() OVER (PARTITION BY g.{group} ORDER BY {order}) AS value "
-    "FROM {table} AS g JOIN (SELECT m.{group} AS owner, coalesce(max(m.{column}), -1)::bigint AS highest "
-    "FROM {table} AS m WHERE m.{group} IN (SELECT n.{group} FROM {table} AS n WHERE n.{column} IS NULL {scope}) "
-    "GROUP BY m.{group}) AS h ON h.owner = g.{group} WHERE g.{column} IS NULL) AS {name} ON {on}"
+    "FROM {table} AS g JOIN (SELECT m.{group} AS owner, coalesce(max({m_column}), -1)::{wide} AS highest "
+    "FROM {table} AS m WHERE m.{group} IN (SELECT n.{group} FROM {table} AS n WHERE {n_column} IS NULL {scope}) "
+    "GROUP BY m.{group}) AS h ON h.owner = g.{group} WHERE {g_column} IS NULL) AS {name} ON {on}"
 )
 
 
 def _grouped_join(
-    table: Table, repair: GroupedRepair, source: Relation, name: str, alias: str, scope: sql.Composable | None
-) -> sql.Composable:
+    table: Table, repair: GroupedRepair, source: Relation, name: str, alias: str, scope: sql.Composable | None,
+    columns: Mapping[str, str],
+) -> sql.Composable:  # fmt: skip
     keys = [sql.Identifier(column) for column in table.key]
+    types = {column.name: column.type for column in table.columns}
+    column = f"{{{repair.column}}}"
     within = sql.SQL("AND ({}) IN ({})").format(
         sql.SQL(", ").join(sql.SQL("n.{}").format(key) for key in keys), scope
     ) if scope else sql.SQL("")  # fmt: skip
     return _GROUPED.format(
         g_keys=sql.SQL(", ").join(sql.SQL("g.{}").format(key) for key in keys),
-        group=sql.Identifier(repair.group_by), column=sql.Identifier(repair.column), table=source(table.name),
-        order=sql.SQL(", ").join(sql.SQL("g.{}").format(sql.Identifier(column)) for column in repair.order),
+        group=sql.Identifier(repair.group_by), table=source(table.name),
+        m_column=template(column, "m", columns, types), n_column=template(column, "n", columns, types),
+        g_column=template(column, "g", columns, types),
+        # The highest bigint + 1 must be a value that validation can name, not an error in the middle of a scan.
+        wide=sql.SQL("bigint" if columns.get(repair.column, "int4") in {"int2", "int4"} else "numeric"),
+        order=sql.SQL(", ").join(template(f"{{{part}}}", "g", columns, types) for part in repair.order),
         scope=within, name=sql.Identifier(name),
         on=sql.SQL(" AND ").join(
             sql.SQL("{}.{} = {}.{}").format(sql.Identifier(name), key, sql.Identifier(alias), key) for key in keys

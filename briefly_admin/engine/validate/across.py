@@ -1,0 +1,153 @@
+"""Rules that no row can answer for itself: foreign keys, uniqueness over repaired rows, a plan's relations."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from briefly_admin.domain.findings import Finding, FindingClass
+from briefly_admin.engine.catalog import CatalogTable
+from briefly_admin.engine.validate.reading import Reading
+from briefly_admin.engine.validate.record import ALIAS, CompiledTable
+from briefly_admin.engine.validate.scan import SAMPLES, sample, shown
+from briefly_admin.plans.base import ForeignKey, Plan, Relation, Repair, Table, Unique
+
+_INTEGERS = {"int2", "int4", "int8"}
+
+
+@dataclass(frozen=True, slots=True)
+class SetRule:
+    """`keys` selects each row that breaks the rule, once, as `key text[], value text`; `count` their number."""
+
+    field: str
+    name: str
+    words: str
+    finding_class: FindingClass
+    secret: bool
+    keys: sql.Composable
+    count: sql.Composable
+
+
+def set_rules(plan: Plan, compiled: CompiledTable, catalog: Mapping[str, CatalogTable]) -> Iterator[SetRule]:
+    """The table's rules across rows that the database could break."""
+    for key in compiled.table.foreign_keys:
+        if compiled.catalog.column(key.column) and catalog[key.parent].column(key.parent_column):
+            yield _foreign_key(compiled, key, catalog[key.parent])
+    for unique in compiled.table.uniques:
+        if not _already_unique(compiled, unique):
+            yield _unique(compiled, unique)
+    for relation in compiled.table.relations:
+        if _is_askable(relation, compiled.catalog):
+            yield _relation(plan, compiled, relation, catalog)
+
+
+def set_findings(
+    reading: Reading, plan: Plan, compiled: CompiledTable, catalog: Mapping[str, CatalogTable]
+) -> Iterator[Finding]:
+    """A finding for each rule that rows break; counts are exact."""
+    for rule in set_rules(plan, compiled, catalog):
+        reading.check_stop()
+        ((count,),) = reading.rows(rule.count)
+        if not count:
+            continue
+        rows = reading.rows(sql.SQL("{} LIMIT {}").format(rule.keys, sql.Literal(SAMPLES)))
+        samples = [sample(key, value, secret=rule.secret) for key, value in rows]
+        samples.sort(key=lambda entry: str(entry["key"]))
+        yield Finding(
+            table=compiled.table.name, field=rule.field, rule=rule.name, finding_class=rule.finding_class,
+            count=int(count), message=f"{compiled.table.name}.{rule.field}: {rule.words}", samples=samples,
+        )  # fmt: skip
+
+
+def _source(compiled: CompiledTable, *columns: str) -> sql.Composable:
+    """The cheapest relation that has the columns' repaired values: without joins where row repairs alone make them."""
+    joined = {r.column for r in compiled.table.repairs if not isinstance(r, Repair)}
+    return compiled.source if joined & set(columns) else compiled.plain
+
+
+def _is_secret(table: Table, *columns: str) -> bool:
+    return bool(table.secrets & set(columns))
+
+
+def _foreign_key(compiled: CompiledTable, key: ForeignKey, parent: CatalogTable) -> SetRule:
+    value = compiled.value(key.column)
+    there = sql.Identifier("p", key.parent_column)
+    same = sql.SQL("{} = {}")
+    if not _comparable(compiled.catalog, key.column, parent, key.parent_column):
+        same = sql.SQL("{}::text = {}::text")
+    broken = sql.SQL("FROM {} LEFT JOIN {} AS p ON {} WHERE {} AND {} IS NOT NULL AND {} IS NULL").format(
+        _source(compiled, key.column), parent.identifier, same.format(there, value), compiled.rows, value, there
+    )
+    return SetRule(
+        key.column, "foreign_key", f"no row of {key.parent} has this {key.parent_column}", FindingClass.BLOCKING,
+        _is_secret(compiled.table, key.column),
+        sql.SQL("SELECT {} AS key, {} AS value {}").format(compiled.key_array, shown(value), broken),
+        sql.SQL("SELECT count(*) {}").format(broken),
+    )  # fmt: skip
+
+
+def _comparable(child: CatalogTable, column: str, parent: CatalogTable, parent_column: str) -> bool:
+    here, there = child.column(column), parent.column(parent_column)
+    if here is None or there is None:
+        return False
+    types = {here.base_type, there.base_type}
+    return len(types) == 1 or types <= _INTEGERS or types <= {"text", "varchar", "bpchar"}
+
+
+def _already_unique(compiled: CompiledTable, unique: Unique) -> bool:
+    """An existing unique index answers where no repair touches the columns; a missing column repeats nothing."""
+    if any(compiled.catalog.column(column) is None and column not in compiled.values for column in unique.columns):
+        return True
+    return not compiled.values.keys() & set(unique.columns) and compiled.catalog.has_unique_index(unique.columns)
+
+
+def _unique(compiled: CompiledTable, unique: Unique) -> SetRule:
+    """The first row of equals stays: one that no repair changes, by key among those; the others are counted."""
+    values = [compiled.value(column) for column in unique.columns]
+    listed = sql.SQL(", ").join(values)
+    changed = [
+        sql.SQL("({} IS DISTINCT FROM {})").format(sql.Identifier(ALIAS, column), compiled.values[column])
+        for column in unique.columns if column in compiled.values and compiled.catalog.column(column)
+    ]  # fmt: skip
+    order = sql.SQL(", ").join([*changed, *compiled.keys])
+    rows = sql.SQL("FROM {} WHERE {} AND {}").format(
+        _source(compiled, *unique.columns), compiled.rows,
+        sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(value) for value in values),
+    )  # fmt: skip
+    text = sql.SQL("concat_ws(', ', {})").format(sql.SQL(", ").join(shown(value) for value in values))
+    numbered = sql.SQL(
+        "SELECT {} AS key, {} AS value, row_number() OVER (PARTITION BY {} ORDER BY {}) AS place {}"
+    ).format(compiled.key_array, text, listed, order, rows)
+    return SetRule(
+        ", ".join(unique.columns), "unique", "another row has the same value once both are repaired",
+        FindingClass.BLOCKING, _is_secret(compiled.table, *unique.columns),
+        sql.SQL("SELECT key, value FROM ({}) AS numbered WHERE place > 1").format(numbered),
+        sql.SQL("SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n {} GROUP BY {} HAVING count(*) > 1) AS s")
+        .format(rows, listed),
+    )  # fmt: skip
+
+
+def _is_askable(relation: Relation, catalog: CatalogTable) -> bool:
+    """A relation over a column that is missing, or of another type, has nothing to say."""
+    for name, types in relation.needs:
+        column = catalog.column(name)
+        if column is None or (types and column.base_type not in types):
+            return False
+    return True
+
+
+def _relation(plan: Plan, compiled: CompiledTable, relation: Relation, catalog: Mapping[str, CatalogTable]) -> SetRule:
+    names = {name: catalog[plan.table(table).name].identifier for name, table in relation.tables.items()}
+    query = sql.SQL(relation.query).format(**names)  # a plan's SQL: code, not input
+    (key,) = compiled.keys  # relations are declared over tables with a key of one column
+    column = compiled.catalog.column(relation.field)
+    value = shown(sql.Identifier(ALIAS, relation.field)) if column else sql.SQL("NULL")
+    broken = sql.SQL("FROM {} WHERE {} AND {} IN (SELECT broken.key FROM ({}) AS broken)").format(
+        compiled.plain, compiled.rows, key, query
+    )
+    finding_class = FindingClass(relation.finding_class)
+    return SetRule(
+        relation.field, relation.name, relation.words, finding_class, _is_secret(compiled.table, relation.field),
+        sql.SQL("SELECT {} AS key, {} AS value {}").format(compiled.key_array, value, broken),
+        sql.SQL("SELECT count(*) {}").format(broken),
+    )  # fmt: skip

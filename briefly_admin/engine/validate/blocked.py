@@ -1,0 +1,102 @@
+"""The rows that the repairs will not cure, one by one: what a run with onInvalid = skip leaves alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, islice
+from typing import Any
+
+from psycopg import sql
+
+from briefly_admin.domain.findings import FindingClass
+from briefly_admin.domain.ports import StopSignal
+from briefly_admin.domain.records import QuarantinedRow
+from briefly_admin.engine.catalog import CatalogTable
+from briefly_admin.engine.target import Connection
+from briefly_admin.engine.validate.across import SetRule, set_rules
+from briefly_admin.engine.validate.examine import read_catalog
+from briefly_admin.engine.validate.reading import Reading, reading
+from briefly_admin.engine.validate.record import CompiledTable, FieldCheck, compile_table
+from briefly_admin.engine.validate.scan import any_of, fails, really_fail
+from briefly_admin.plans.base import Plan
+
+
+def blocked_rows(
+    connection: Connection, plan: Plan, *, limit: int | None = None, should_stop: StopSignal | None = None
+) -> Iterator[QuarantinedRow]:
+    """Every row with a blocking finding, once, with its first cause; at most `limit` rows (None: all).
+
+    Tables in the plan's order, rows by key text. Memory does not grow with their number. `connection` is busy with
+    a read-only transaction until the iterator ends or is closed: use another one to write.
+    Raises Stopped, Unavailable, Refused, RunFailed as `examine` does.
+    """
+    with reading(connection, should_stop) as session:
+        catalog = read_catalog(connection, plan)
+        rows = (
+            row
+            for table in plan.tables
+            for row in _of_table(session, plan, compile_table(connection, plan, table, catalog), catalog)
+        )
+        yield from islice(rows, limit)
+
+
+def _of_table(
+    session: Reading, plan: Plan, compiled: CompiledTable, catalog: Mapping[str, CatalogTable]
+) -> Iterator[QuarantinedRow]:
+    session.check_stop()
+    rules = [r for r in set_rules(plan, compiled, catalog) if r.finding_class is FindingClass.BLOCKING]
+    branches = [_records(compiled)]
+    for number, rule in enumerate(rules):
+        branches.append(
+            sql.SQL("SELECT s{n}.key, {n}, NULL::bool[], NULL::text[] FROM ({q}) AS s{n}").format(
+                n=sql.SQL(str(number)), q=rule.keys
+            )
+        )
+    union = sql.SQL(" UNION ALL ").join(sql.SQL("({})").format(branch) for branch in branches)
+    query = sql.SQL('SELECT * FROM ({}) AS u(key, cause, flags, json) ORDER BY key COLLATE "C", cause').format(union)
+    for key, rows in groupby(session.stream(query), key=lambda row: tuple(row[0])):
+        row = _first_cause(compiled, rules, key, rows)
+        if row:
+            yield row
+
+
+def _records(compiled: CompiledTable) -> sql.Composable:
+    """Rows whose repaired values fail in SQL: a flag a condition, the values' JSON where marshmallow must decide."""
+    flags = [condition.fails for check in compiled.fields for condition in check.after]
+    json = [sql.SQL("to_jsonb({})::text").format(check.repaired) for check in compiled.fields if check.is_unsure]
+    wrong = any_of([test for check in compiled.fields for test in fails(check.after)])
+    return sql.SQL("SELECT {}, -1, ARRAY[{}]::bool[], ARRAY[{}]::text[] FROM {} WHERE {} AND {}").format(
+        compiled.key_array, sql.SQL(", ").join(flags), sql.SQL(", ").join(json), compiled.source, compiled.rows, wrong
+    )
+
+
+def _first_cause(
+    compiled: CompiledTable, rules: Sequence[SetRule], key: tuple[str, ...], rows: Iterator[tuple[Any, ...]]
+) -> QuarantinedRow | None:
+    """The record schema's word comes first, then the rules across rows in their order."""
+    table = compiled.table.name
+    first: QuarantinedRow | None = None
+    for _, cause, flags, json in rows:  # to the end: groupby's rows come from the one cursor
+        if first is not None:
+            continue
+        if cause >= 0:
+            rule = rules[cause]
+            first = QuarantinedRow(table, key, rule.name, f"{table}.{rule.field}: {rule.words}")
+        else:
+            first = next(_record_causes(compiled, key, flags, json), None)
+    return first
+
+
+def _record_causes(
+    compiled: CompiledTable, key: tuple[str, ...], flags: Sequence[bool], json: Sequence[str | None]
+) -> Iterator[QuarantinedRow]:
+    position = 0
+    values = iter(json)
+    for check in compiled.fields:
+        value = next(values) if check.is_unsure else None
+        mine = flags[position : position + len(check.after)]
+        position += len(check.after)
+        for condition in really_fail(check.after, mine, value):
+            yield QuarantinedRow(compiled.table.name, key, condition.name, _words(compiled, check, condition.words))
+
+
+def _words(compiled: CompiledTable, check: FieldCheck, words: str) -> str:
+    return f"{compiled.table.name}.{check.name} {words}"

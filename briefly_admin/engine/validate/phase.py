@@ -1,0 +1,68 @@
+"""The phase validate of a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from briefly_admin.domain.errors import BlockingFindings
+from briefly_admin.domain.findings import Finding, FindingClass, blocking
+from briefly_admin.domain.progress import Meter, Progress, TableProgress
+from briefly_admin.domain.runs import Phase, RunKind
+from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.validate.examine import Examination, TableReport, examine_tables
+
+
+def run(context: RunContext) -> dict[str, Any]:
+    """Validate the target under the run's plan and save the findings; the phase's result as JSON.
+
+    `{valid, findings, blocking, repairable, notice, rows: {table: rows}, seconds}`, counts in findings' rows.
+    Raises BlockingFindings in a migration with onInvalid = stop; Stopped, Refused, Unavailable, RunFailed.
+    """
+    context.check_stop()
+    began = context.monotonic()
+    with context.target.session(bulk=True) as connection:
+        examination = examine_tables(
+            connection, context.plan, report=_reporter(context, began), should_stop=context.should_stop
+        )
+    context.journal.save_findings(Phase.VALIDATE, examination.findings)
+    result = _result(examination, context.monotonic() - began)
+    stops = blocking(examination.findings)
+    if stops and context.kind is RunKind.MIGRATION and context.config.on_invalid == "stop":
+        raise BlockingFindings(
+            f"Validation found {len(stops)} kinds of rows that the repairs will not cure: {_named(stops)}.",
+            remedy="Correct these rows, or start the run with onInvalid = skip, which leaves them alone.",
+        )
+    return result
+
+
+def _reporter(context: RunContext, began: float) -> TableReport:
+    tables: dict[str, TableProgress] = {table.name: TableProgress(table.name) for table in context.plan.tables}
+    meter = Meter(began)
+
+    def report(table: str, done: int, total: int) -> None:
+        rate = meter.observe(context.monotonic(), sum(t.done for t in tables.values()) + done)
+        tables[table] = TableProgress(table, total, done, rate=rate if done else 0.0)
+        left = sum(t.total - t.done for t in tables.values())
+        context.report(Progress(Phase.VALIDATE, tuple(tables.values()), rate, meter.eta(left) if rate else None))
+
+    return report
+
+
+def _result(examination: Examination, seconds: float) -> dict[str, Any]:
+    counts: Mapping[FindingClass, int] = {
+        kind: sum(f.count for f in examination.findings if f.finding_class is kind) for kind in FindingClass
+    }
+    return {
+        "valid": not blocking(examination.findings),
+        "findings": len(examination.findings),
+        **{kind.value: count for kind, count in counts.items()},
+        "rows": dict(examination.rows),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _named(findings: Sequence[Finding]) -> str:
+    """The three greatest, and how many more."""
+    greatest = sorted(findings, key=lambda finding: -finding.count)[:3]
+    named = "; ".join(f"{finding.message} ({finding.count:,} rows)" for finding in greatest)
+    more = len(findings) - len(greatest)
+    return f"{named}; and {more} more" if more else named

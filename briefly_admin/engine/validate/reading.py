@@ -1,0 +1,131 @@
+"""One snapshot of the target to read from, which ends soon after somebody asks the run to stop."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from briefly_admin.domain.errors import RunFailed, Stopped, Unavailable
+from briefly_admin.domain.ports import StopSignal
+from briefly_admin.engine.target import Connection, safe_message
+
+_POLL_SECONDS: Final = 0.5
+_CHUNK: Final = 500
+"""Rows that a server-side cursor fetches at once."""
+_LONGEST_INTEGER: Final = 4000
+"""Digits; Python refuses to read longer ones, and what they are compared with is far smaller."""
+_HUGE: Final[int] = 10**_LONGEST_INTEGER
+
+
+def as_json(text: str | None) -> Any:
+    """A JSON text as Python's; None for None."""
+    return None if text is None else json.loads(text, parse_int=_integer)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) <= _LONGEST_INTEGER:
+        return int(digits)
+    return -_HUGE if digits.startswith("-") else _HUGE
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A read-only transaction; see `reading`."""
+
+    connection: Connection
+    should_stop: StopSignal | None
+
+    def check_stop(self) -> None:
+        """Raises Stopped."""
+        reason = self.should_stop() if self.should_stop else None
+        if reason:
+            raise Stopped(reason)
+
+    def rows(self, query: sql.Composable) -> list[tuple[Any, ...]]:
+        """All rows of a query that gives few."""
+        return self.connection.execute(sql.Composed([query])).fetchall()
+
+    def stream(self, query: sql.Composable) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query that may give many, a chunk at a time."""
+        with self.connection.cursor(name="briefly_validate") as cursor:
+            cursor.itersize = _CHUNK
+            cursor.execute(sql.Composed([query]))
+            yield from cursor
+
+
+@contextmanager
+def reading(connection: Connection, should_stop: StopSignal | None = None) -> Iterator[Reading]:
+    """A REPEATABLE READ READ ONLY transaction (the caller's own, if one is open) without a statement timeout.
+
+    Raises Stopped soon after `should_stop` says so, even in the middle of a statement; Unavailable when the
+    connection is lost; RunFailed for any other database error, without its text.
+    """
+    own = connection.info.transaction_status == TransactionStatus.IDLE
+    watch = _Watch(connection, should_stop)
+    try:
+        if own:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # JIT would spend a second on compiling hundreds of small expressions.
+        connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'; SET LOCAL jit = off")
+        with watch:
+            yield Reading(connection, should_stop)
+    except psycopg.errors.QueryCanceled as error:
+        if watch.reason:
+            raise Stopped(watch.reason) from None
+        raise _failed(error) from None
+    except psycopg.Error as error:
+        raise _failed(error) from None
+    finally:
+        if own and not connection.closed:
+            connection.rollback()
+
+
+def _failed(error: psycopg.Error) -> Exception:
+    lost = error.sqlstate is None or error.sqlstate[:2] in {"08", "57"}
+    if lost and isinstance(error, psycopg.OperationalError):
+        return Unavailable(
+            f"The connection to the target was lost while validating: {safe_message(error)}.",
+            remedy="Try again once the database answers.",
+        )
+    return RunFailed(
+        f"The data could not be validated: {safe_message(error)}.",
+        remedy="See the preflight checks: a column may have an unexpected type, or a right may be missing.",
+    )
+
+
+class _Watch:
+    """Cancels the connection's statement when `should_stop` gives a reason."""
+
+    def __init__(self, connection: Connection, should_stop: StopSignal | None) -> None:
+        self.reason: str | None = None
+        self._connection = connection
+        self._should_stop = should_stop
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="validate-stop", daemon=True)
+
+    def __enter__(self) -> None:
+        if self._should_stop:
+            self._thread.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        if self._should_stop:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while self._should_stop and not self._over.wait(_POLL_SECONDS):
+            self.reason = self.reason or self._should_stop()
+            if self.reason:
+                self._cancel()
+
+    def _cancel(self) -> None:
+        try:
+            self._connection.cancel_safe(timeout=5)
+        except psycopg.Error:
+            return  # the next round tries again; a lost connection ends the statement by itself
