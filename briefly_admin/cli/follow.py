@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, Self
@@ -15,7 +16,7 @@ from briefly_admin.cli.session import Session, print_json
 from briefly_admin.domain.errors import Refused, Unavailable
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import RunState
-from briefly_admin.jobs.leader import INTERRUPTED, interrupt, leader_name
+from briefly_admin.services.leading import leader_name
 from briefly_admin.services.views import RunView
 
 _POLL: Final = 0.5
@@ -109,21 +110,22 @@ def _help_out(session: Session, view: RunView, report: Callable[[Progress], None
 
 def _workers(session: Session) -> int:
     try:
-        return session.queue.workers()
+        return session.services.queue.workers()
     except Unavailable:
         return 0
 
 
 def _lead_here(session: Session, run_id: str, report: Callable[[Progress], None]) -> None:
-    former = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop = threading.Event()
+    former = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        session.services.leading.lead(run_id, report=report, interrupted=INTERRUPTED.is_set, leader=leader_name())
+        session.services.leading.lead(run_id, report=report, interrupted=stop.is_set, leader=leader_name())
     except Refused:
         return  # a worker took it in the meantime, or it has ended: following shows it
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    if INTERRUPTED.is_set():
+    if stop.is_set():
         raise click.exceptions.Exit(_let_go(run_id))
 
 

@@ -9,7 +9,6 @@ import click
 from briefly_admin import settings, wiring
 from briefly_admin.cli.up import up
 from briefly_admin.jobs.clock import run_clock
-from briefly_admin.jobs.queue import RqQueue
 from briefly_admin.jobs.worker import work
 from briefly_admin.services import logs
 from briefly_admin.store import migrate
@@ -39,13 +38,11 @@ def clock() -> None:
     """Heal what crashes left; let backups expire."""
     loaded = settings.from_environ()
     logs.configure(loaded.log_level)
-    queue = RqQueue(loaded.redis_url)
-    services = wiring.build(loaded, queue=queue)
+    services = wiring.build(loaded)
     try:
         run_clock(services, loaded.redis_url, every=loaded.lease_seconds / _PARTS)
     finally:
         services.close()
-        queue.close()
 
 
 @click.command()

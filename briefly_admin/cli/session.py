@@ -15,7 +15,6 @@ from rich.table import Table
 
 from briefly_admin import settings, wiring
 from briefly_admin.domain.permissions import Actor, Role
-from briefly_admin.jobs.queue import RqQueue
 from briefly_admin.services import Services, logs
 from briefly_admin.settings import Settings
 
@@ -24,11 +23,10 @@ as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One invocation of the command: its settings, services, queue and actor."""
+    """One invocation of the command: its settings, services and actor."""
 
     settings: Settings
     services: Services
-    queue: RqQueue
     actor: Actor
 
 
@@ -37,13 +35,11 @@ def session() -> Iterator[Session]:
     """Read the settings, build the services, act as the machine's administrator."""
     loaded = settings.from_environ()
     logs.configure("warning")
-    queue = RqQueue(loaded.redis_url)
-    services = wiring.build(loaded, queue=queue)
+    services = wiring.build(loaded)
     try:
-        yield Session(loaded, services, queue, Actor(name=f"cli:{_user()}", role=Role.ADMIN, via="cli"))
+        yield Session(loaded, services, Actor(name=f"cli:{_user()}", role=Role.ADMIN, via="cli"))
     finally:
         services.close()
-        queue.close()
 
 
 def _user() -> str:

@@ -67,7 +67,8 @@ def _statement(
     keys = [(sql.Identifier(name), sql.Identifier(f"k{n}")) for n, name in enumerate(table.key)]
     new = {name: sql.Identifier(f"v{n}") for n, name in enumerate(values)}
     return _PROBE.format(
-        keys=_each("t.{} AS {}", keys), values=_each("({})::{} AS {}", [(v, types[n], new[n]) for n, v in values.items()]),
+        keys=_each("t.{} AS {}", keys),
+        values=_each("({})::{} AS {}", [(v, types[n], new[n]) for n, v in values.items()]),
         table=here.identifier, joins=joins, where=where, rows=sql.Literal(_ROWS),
         assignments=_each("{} = p.{}", [(sql.Identifier(name), value) for name, value in new.items()]),
         match=_each("u.{} = p.{}", keys, " AND "),

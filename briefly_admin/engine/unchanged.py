@@ -67,7 +67,7 @@ class Comparison:
         self._written = written
 
     def run(self) -> dict[str, Differences]:
-        """Table → its differences. Only tables whose digests differ are staged from the run's backup, and their children."""
+        """Table → its differences. Only tables whose digests differ are staged from the backup, and their children."""
         found = {table.name: self._digests(table) for table in self._context.plan.tables}
         suspects = [table for table in self._context.plan.tables if found[table.name].buckets]
         backup_id = self._backup_id()

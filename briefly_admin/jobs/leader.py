@@ -1,8 +1,6 @@
 """What a worker does with a job: lead one run, report into `job.meta`, stop in time when the platform restarts."""
 
-import os
 import signal
-import socket
 import threading
 import time
 from typing import Final
@@ -15,7 +13,7 @@ from rq.job import Job
 from briefly_admin import settings, wiring
 from briefly_admin.domain.errors import BrieflyError
 from briefly_admin.domain.progress import Progress
-from briefly_admin.jobs.queue import RqQueue
+from briefly_admin.services.leading import leader_name
 
 INTERRUPTED: Final = threading.Event()
 """Set by SIGTERM in the work horse: the batch in hand ends, the run becomes interrupted and is queued again."""
@@ -53,16 +51,11 @@ class MetaReporter:
             self._next = now + _REST
 
 
-def leader_name() -> str:
-    """host:pid of this process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 def lead(run_id: str) -> None:
     """Lead the run until it ends or is told to stop. A run that is not to be led (any more) is left alone."""
     signal.signal(signal.SIGTERM, interrupt)
     loaded = settings.from_environ()
-    services = wiring.build(loaded, queue=RqQueue(loaded.redis_url))
+    services = wiring.build(loaded)
     try:
         services.leading.lead(
             run_id, report=MetaReporter(get_current_job()), interrupted=INTERRUPTED.is_set, leader=leader_name()
