@@ -1,0 +1,201 @@
+"""The restore: one transaction that makes the tables what the backup says, proves it, and then commits."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg import errors, sql
+
+from briefly_admin.domain.errors import Unavailable, VerificationFailed
+from briefly_admin.domain.progress import Progress, TableProgress
+from briefly_admin.domain.runs import Phase
+from briefly_admin.engine import fence, retry, staging
+from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.rollback import changes, difference, links, loosen, selection, writing
+from briefly_admin.engine.rollback.difference import Difference
+from briefly_admin.engine.rollback.preview import SORTING, ensure_staged
+from briefly_admin.engine.rollback.selection import Pair, Selection
+from briefly_admin.engine.staging import StagedTable
+from briefly_admin.engine.target import Connection
+
+RESTORED: Final = "restored"
+_LOCK_TRIES: Final = 60
+_LOCK_PAUSE: Final = (0.2, 1.5)
+"""Seconds between two tries, jittered: queued traffic passes in between."""
+_LOCKS: Final = frozenset({"55P03", "40P01", "40001"})
+_TANGLES: Final = (
+    errors.ForeignKeyViolation, errors.RestrictViolation, errors.UniqueViolation, errors.ExclusionViolation,
+    errors.GeneratedAlways, VerificationFailed,
+)  # fmt: skip
+"""What rows that hold one another look like, and what `loosen` cures."""
+
+
+def run(context: RunContext) -> dict[str, Any]:
+    """{tables: {name: counts}, digests: {name: digest}, reverted: [positions]}; committed, or nothing was changed.
+
+    Raises Refused, VerificationFailed, Unavailable, Stopped, Fenced, psycopg.Error.
+    """
+    chosen = selection.choose(context) if not (done := _done(context)) else None
+    if chosen is not None:
+        changes.record(context, chosen.changes)
+        done = _Tries(context, chosen).restore()
+    assert done is not None
+    _tell(context, done)
+    return done
+
+
+def restored(connection: Connection, run_id: UUID) -> dict[str, Any] | None:
+    """What the run's restore did, if it was committed."""
+    for schema in staging.scratch_schemas(connection, run_id):
+        done = staging.marked(connection, schema, RESTORED)
+        if done is not None:
+            return done
+    return None
+
+
+def _done(context: RunContext) -> dict[str, Any] | None:
+    with context.target.session(bulk=True) as connection:
+        return restored(connection, context.run_id)
+
+
+def _tell(context: RunContext, done: dict[str, Any]) -> None:
+    """The journal learns of it after the commit; told again by a resumed attempt, it says the same."""
+    if done["reverted"]:
+        context.journal.changes_reverted(UUID(str(context.options["migration_run_id"])), done["reverted"])
+        for change in context.journal.changes():
+            context.journal.set_change_state(change.position, "made")
+
+
+class _Tries:
+    """One restore, tried again while locks are taken by others, and once more where rows hold one another."""
+
+    def __init__(self, context: RunContext, chosen: Selection) -> None:
+        self._context = context
+        self._chosen = chosen
+        self._lock_tries = 0
+        self._lost = 0
+
+    def restore(self) -> dict[str, Any]:
+        loosened = False
+        while True:
+            self._context.check_stop()
+            try:
+                return self._once(loosened=loosened)
+            except _TANGLES as error:
+                if loosened:
+                    raise
+                loosened = True
+                self._log(f"Rows hold one another ({retry.describe(error)}): inner keys step aside for a second try.")
+            except psycopg.Error as error:
+                self._failed(error)
+
+    def _once(self, *, loosened: bool) -> dict[str, Any]:
+        context = self._context
+        with context.target.session(bulk=True) as connection:
+            # Checked on this very connection, and before anybody waits for us: a crash that empties the staged tables
+            # ends it, too.
+            schema, staged = ensure_staged(context, connection, self._chosen)
+            fence.register(connection, context.run_id, context.attempt, "rollback")
+            with connection.transaction():
+                return _Restore(context, connection, self._chosen, loosened=loosened).run(schema, staged)
+
+    def _failed(self, error: psycopg.Error) -> None:
+        """Wait for the next try, or raise."""
+        context = self._context
+        if error.sqlstate in _LOCKS:
+            self._lock_tries += 1
+            if self._lock_tries >= _LOCK_TRIES:
+                raise Unavailable(
+                    f"The tables are in use: no lock in {_LOCK_TRIES} tries.",
+                    remedy="End long transactions on them (pg_stat_activity), then resume. Nothing was changed.",
+                ) from None
+            self._log(f"Waiting for a lock on the tables, try {self._lock_tries}: {retry.describe(error)}.")
+            context.report(Progress(Phase.RESTORE.value, waiting="others hold locks on the tables"))
+            context.sleep(context.random.uniform(*_LOCK_PAUSE))
+            return
+        config = context.config
+        self._lost += 1
+        if not retry.lost_connection(error) or self._lost > config.max_retries:
+            raise error
+        self._log(f"The connection was lost ({retry.describe(error)}); the restore begins again.")
+        context.sleep(retry.backoff(self._lost, config.retry_delay, context.random))
+
+    def _log(self, message: str) -> None:
+        self._context.journal.log("warning", message, Phase.RESTORE)
+
+
+class _Restore:
+    """The inside of the transaction."""
+
+    def __init__(self, context: RunContext, connection: Connection, chosen: Selection, *, loosened: bool) -> None:
+        self._context = context
+        self._connection = connection
+        self._chosen = chosen
+        self._loosened = loosened
+
+    def run(self, schema: str, staged: Sequence[StagedTable]) -> dict[str, Any]:
+        context, connection = self._context, self._connection
+        connection.execute("SET LOCAL synchronous_commit TO on")
+        connection.execute(SORTING)
+        self._lock()
+        fence.require(connection, context.run_id, context.attempt)
+        # An answer to COMMIT that was lost: with the locks, the old transaction is over one way or the other.
+        if done := restored(connection, context.run_id):
+            return done
+        changes.revert(context, connection, self._chosen.changes)
+        found = [self._find(table, schema, number) for number, table in enumerate(staged)]
+        difference.require_expected(found, context.options.get("expected"))
+        links.require_none(links.outside(connection, found, lock=True))
+        self._write(found)
+        done = {
+            "tables": {each.pair.name: each.counts.to_json() for each in found},
+            "digests": {each.pair.name: str(self._proven(each.pair)) for each in found},
+            "reverted": [change.position for change in self._chosen.changes],
+        }
+        staging.mark(connection, schema, RESTORED, done)
+        context.check_stop()
+        writing.advance_sequences(connection, self._chosen.reader.manifest.sequences)
+        return done
+
+    def _lock(self) -> None:
+        """At once the strongest lock that each table will need, in plan order; reading goes on where it can."""
+        alone = set(changes.touched(self._connection, self._chosen))
+        labels = [(table.schema, table.name) for table in self._chosen.tables]
+        if self._loosened:
+            alone |= set(labels)
+        for label in [*labels, *sorted(alone - set(labels))]:
+            mode = sql.SQL("ACCESS EXCLUSIVE" if label in alone else "SHARE ROW EXCLUSIVE")
+            self._connection.execute(sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(sql.Identifier(*label), mode))
+
+    def _find(self, table: StagedTable, schema: str, number: int) -> Difference:
+        self._context.check_stop()
+        return difference.find(self._connection, selection.pair(self._connection, table, schema, number))
+
+    def _write(self, found: Sequence[Difference]) -> None:
+        connection = self._connection
+        with writing.triggers_off(connection, [each.pair for each in found]):
+            back = loosen.loosen(connection, found) if self._loosened else []
+            connection.execute("SET CONSTRAINTS ALL DEFERRED")
+            for step, order in ((writing.delete, found[::-1]), (writing.insert, found), (writing.update, found)):
+                for each in order:
+                    self._context.check_stop()
+                    step(connection, each)
+            # Checked here, and not by COMMIT: what fails must fail inside; and no ALTER may find events pending.
+            connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            for statement in back:
+                connection.execute(statement)
+        progress = tuple(
+            TableProgress(each.pair.name, total=each.counts.changes, done=each.counts.changes) for each in found
+        )
+        self._context.report(Progress(Phase.RESTORE.value, progress))
+
+    def _proven(self, pair: Pair) -> str:
+        self._context.check_stop()
+        digest = writing.digest(self._connection, pair)
+        if digest != pair.staged.manifest.digest:
+            raise VerificationFailed(
+                f"{pair.name} is not, byte for byte, what was backed up: everything was undone.",
+                remedy="Look whether others change the table's data besides its rows (rules, generated columns).",
+            )
+        return str(digest)

@@ -1,0 +1,143 @@
+"""What a rollback restores: the backup's tables, which must still fit the database, and the changes to revert."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from psycopg import sql
+
+from briefly_admin.domain.errors import Refused
+from briefly_admin.domain.manifest import Manifest, TableManifest
+from briefly_admin.engine import staging
+from briefly_admin.engine.catalog import CatalogTable, read_table
+from briefly_admin.engine.context import ChangeRecord, RunContext
+from briefly_admin.engine.staging import StagedTable
+from briefly_admin.engine.target import Connection
+from briefly_admin.plans.base import Plan
+from briefly_admin.vault.vault import BackupReader
+
+_DATABASE: Final = (
+    "SELECT current_database(), pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
+)
+_COLUMNS: Final = """
+SELECT w.name, a.attname IS NOT NULL, to_regtype(w.type) = a.atttypid AND w.typmod = a.atttypmod,
+  CASE WHEN w.collation = '' THEN t.typcollation ELSE coalesce(to_regcollation(w.collation)::oid, 0) END
+    = a.attcollation, w.generated = a.attgenerated::text, w.type, format_type(a.atttypid, a.atttypmod)
+FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::text[]) WITH ORDINALITY
+  AS w(name, type, typmod, collation, generated, place)
+LEFT JOIN pg_attribute a ON a.attrelid = %s::oid AND a.attname = w.name AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_type t ON t.oid = a.atttypid ORDER BY w.place
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The backup, its tables to restore in plan order (parents first), and the changes to revert, in that order."""
+
+    reader: BackupReader
+    tables: tuple[TableManifest, ...]
+    changes: tuple[ChangeRecord, ...]
+
+    @property
+    def labels(self) -> frozenset[tuple[str, str]]:
+        """(schema, name) of the tables."""
+        return frozenset((table.schema, table.name) for table in self.tables)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A table as it is now, and as the backup has it; `difference` is the relation that says which rows differ."""
+
+    current: CatalogTable
+    staged: StagedTable
+    difference: sql.Identifier
+
+    @property
+    def name(self) -> str:
+        """The plan's name of the table."""
+        return self.staged.manifest.name
+
+
+def choose(context: RunContext) -> Selection:
+    """What the run's options name. Raises BackupError, NotFound; Refused that names what does not fit."""
+    reader = staging.open_backup(context)
+    tables = staging.chosen_tables(context, reader.manifest)
+    changes = _changes(context, tables)
+    with context.target.session(bulk=True) as connection:
+        require_same(connection, context.plan, reader.manifest)
+        returning = {(change.table, change.name) for change in changes}
+        for table in tables:
+            _require_fit(connection, table, returning)
+    return Selection(reader, tables, changes)
+
+
+def _changes(context: RunContext, tables: Sequence[TableManifest]) -> tuple[ChangeRecord, ...]:
+    run_id = context.options.get("migration_run_id")
+    if not run_id:
+        return ()
+    names = {name for table in tables for name in (table.name, table.label)}
+    made = [
+        c for c in context.journal.changes(UUID(str(run_id))) if c.state in {"planned", "made"} and c.table in names
+    ]
+    return tuple(sorted(made, key=lambda change: change.position, reverse=True))
+
+
+def require_same(connection: Connection, plan: Plan, manifest: Manifest) -> None:
+    """Raises Refused unless the backup is of this database and of this version of the plan."""
+    row = connection.execute(_DATABASE).fetchone()
+    assert row is not None
+    facts = (
+        ("database", manifest.database, row[0]),
+        ("encoding", manifest.encoding, row[1]),
+        ("plan", manifest.plan, plan.name),
+        ("version of the plan", manifest.plan_fingerprint, plan.fingerprint),
+    )
+    other = [f"the {what} is {now}, the backup's is {then}" for what, then, now in facts if then != now]
+    if other:
+        raise Refused(f"The backup is not of this: {'; '.join(other)}.", remedy="Choose a backup of this database.")
+
+
+def pair(
+    connection: Connection, staged: StagedTable, schema: str, number: int, returning: Collection[tuple[str, str]] = ()
+) -> Pair:
+    """The staged table and its current one. Raises Refused where they do not fit (any more)."""
+    return Pair(_require_fit(connection, staged.manifest, returning), staged, sql.Identifier(schema, f"d{number}"))
+
+
+def _require_fit(connection: Connection, table: TableManifest, returning: Collection[tuple[str, str]]) -> CatalogTable:
+    """The table's catalog; `returning`: (table, column) that are not there now, and will be before rows are."""
+    current = read_table(connection, table.schema, table.name)
+    if current is None or current.kind != "r" or current.has_children or current.has_rules:
+        what = "is gone" if current is None else "is no plain table without children and rules any more"
+        raise Refused(f"{table.label} {what}.", remedy="Bring the table back as it was, then roll back again.")
+    faults = _column_faults(connection, table, current, returning)
+    if not current.has_unique_index(table.key):
+        faults.append(f"no unique index stands on its key ({', '.join(table.key)})")
+    if faults:
+        raise Refused(
+            f"{table.label} is not as it was when it was backed up: {'; '.join(faults)}.",
+            remedy="Bring the columns back as they were, then roll back again; nothing was changed.",
+        )
+    return current
+
+
+def _column_faults(
+    connection: Connection, table: TableManifest, current: CatalogTable, returning: Collection[tuple[str, str]]
+) -> list[str]:
+    columns = table.columns
+    texts = (
+        [getattr(column, field) for column in columns] for field in ("name", "type", "typmod", "collation", "generated")
+    )
+    faults = []
+    for name, there, type_, collation, generated, then, now in connection.execute(_COLUMNS, (*texts, current.oid)):
+        if not there:
+            if not {(table.name, name), (table.label, name)} & set(returning):
+                faults.append(f"column {name} is gone")
+        elif not type_:
+            faults.append(f"column {name} is {now}, and was {then}")
+        elif not collation:
+            faults.append(f"column {name} has another collation")
+        elif not generated:
+            faults.append(f"column {name} is generated in another way")
+    return faults
