@@ -134,7 +134,6 @@ class Table:
     uniques: Sequence[Unique] = ()
     relations: Sequence[Relation] = ()
     schema: str = "public"
-    sample_query: str = ""
 
     def column(self, name: str) -> Column:
         """The column of that name. Raises KeyError."""
