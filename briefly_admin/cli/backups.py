@@ -1,5 +1,6 @@
 """Take, list, verify, pin and purge backups."""
 
+from dataclasses import asdict
 from typing import Final
 
 import click
@@ -35,7 +36,7 @@ def list_(*, as_json: bool) -> None:
     with session() as active:
         views = active.services.backups.list(active.actor)
     if as_json:
-        print_json([view.to_json() for view in views])
+        print_json([asdict(view) for view in views])
         return
     print_table(
         ("backup", "state", "taken", ">rows", ">bytes", "proven", "kept until", "pinned"),

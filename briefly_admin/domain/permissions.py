@@ -32,6 +32,8 @@ class Permission(StrEnum):
     MANAGE_OWN = "manage_own"
     """One's own password, sessions and tokens."""
     EXPORT_AUDIT = "export_audit"
+    SAMPLE_DATA = "sample_data"
+    """Make and remove sample data in the target."""
 
 
 _P = Permission

@@ -1,0 +1,136 @@
+"""`selftest`: sample data, validation, migration and rollback, cleanup: the whole way, on a test database."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import click
+
+from briefly_admin.cli.follow import exit_code, follow
+from briefly_admin.cli.runs import print_findings
+from briefly_admin.cli.session import Session, print_table, session
+from briefly_admin.domain.errors import InvalidRequest, VerificationFailed
+from briefly_admin.domain.findings import blocking
+from briefly_admin.domain.runs import RunKind, RunState
+
+_PASSED: Final = "passed"
+
+
+def _embeddings(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if text == "none":
+        return 0
+    if not text.isdecimal():
+        raise InvalidRequest("--embeddings must be 'none' or a number of chunks.")
+    return int(text)
+
+
+def _print_counts(counts: Mapping[str, int], verb: str) -> None:
+    print_table(("table", f">rows {verb}"), ((name, f"{rows:,}") for name, rows in counts.items()), empty="")
+
+
+def _create(active: Session, *, scale: int = 1, dirty: int = 0, seed: int = 0, embeddings: int | None = None) -> None:
+    left_out: list[str] = []
+
+    def report(table: str, _: int) -> None:
+        if table.startswith("not planted"):
+            left_out.append(table)
+
+    made = active.services.sampledata.create(
+        active.actor, scale=scale, dirty=dirty, seed=seed, embeddings=embeddings, report=report
+    )
+    _print_counts(made, "made")
+    for text in left_out:
+        click.echo(text)
+
+
+def _test_validation(active: Session) -> None:
+    view = follow(active, active.services.runs.start(active.actor, RunKind.VALIDATION).id)
+    if view.state is not RunState.COMPLETED:
+        _fail("Validation", view.sentence, exit_code(view) or 1)
+    findings = active.services.findings.list(active.actor, view.id)
+    print_findings(findings)
+    if blocking(findings):
+        _fail("Validation", "There are blocking findings.", 3)
+    click.echo(f"Validation {_PASSED}.")
+
+
+def _test_migration(active: Session) -> None:
+    """Migrate, verify, roll back: the rollback proves by digest that every table is what it was."""
+    before = active.services.sampledata.counts(active.actor)
+    migrated = follow(
+        active, active.services.runs.start(active.actor, RunKind.MIGRATION, config={"onInvalid": "skip"}).id
+    )
+    click.echo(migrated.sentence)
+    if exit_code(migrated):
+        _fail("Migration", migrated.error, exit_code(migrated))
+    if active.services.sampledata.counts(active.actor) != before:
+        raise VerificationFailed("The migration lost or made rows.")
+    backup = migrated.backup_name or ""
+    rolled = active.services.runs.rollback(active.actor, backup, confirm=True, reason="self-test")
+    rolled = follow(active, rolled.id)
+    click.echo(rolled.sentence)
+    if exit_code(rolled):
+        _fail("Rollback", rolled.error, exit_code(rolled))
+    click.echo(f"Migration and rollback {_PASSED}.")
+
+
+def _cleanup(active: Session) -> None:
+    _print_counts(active.services.sampledata.cleanup(active.actor), "removed")
+    left = sum(active.services.sampledata.counts(active.actor).values())
+    if left:
+        raise VerificationFailed(f"{left:,} sample rows are still there.")
+    click.echo("None of the sample rows is left.")
+
+
+def _fail(what: str, why: str, code: int) -> None:
+    click.echo(f"{what} failed: {why}", err=True)
+    raise click.exceptions.Exit(code)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def selftest(context: click.Context) -> None:
+    """Try everything on a test database; without a sub-command all four in order."""
+    if context.invoked_subcommand is None:
+        with session() as active:
+            _create(active)
+            _test_validation(active)
+            _test_migration(active)
+            _cleanup(active)
+        click.echo("The self-test passed.")
+
+
+@selftest.command(name="create-data")
+@click.option("--scale", default=1, show_default=True, help="Multiplies the counts (5 users, 50 chunks …).")
+@click.option("--dirty", default=0, show_default=True, metavar="PERCENT", help="Rows with a repairable fault.")
+@click.option("--seed", default=0, show_default=True, help="Another seed gives other rows.")
+@click.option("--embeddings", metavar="none|N", help="How many chunks get an embedding.")
+def create_data(scale: int, dirty: int, seed: int, embeddings: str | None) -> None:
+    """Make sample data; older sample data goes first."""
+    with session() as active:
+        _create(active, scale=scale, dirty=dirty, seed=seed, embeddings=_embeddings(embeddings))
+
+
+@selftest.command(name="test-validation")
+def test_validation() -> None:
+    """Validate the data; fails on blocking findings."""
+    with session() as active:
+        _test_validation(active)
+
+
+@selftest.command(name="test-migration")
+def test_migration() -> None:
+    """Migrate, then roll back, and prove that every table is what it was."""
+    with session() as active:
+        _test_migration(active)
+
+
+@selftest.command()
+def cleanup() -> None:
+    """Remove the sample data, and nothing else."""
+    with session() as active:
+        _cleanup(active)
+
+
+COMMANDS: Final = (selftest,)
