@@ -30,10 +30,10 @@ STAGED: Final = "staged"
 
 _RESOLVE: Final = """
 SELECT w.name, format_type(t.oid, w.typmod), ts.nspname, p.proname, cn.nspname, co.collname
-FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[]) WITH ORDINALITY AS w(name, type, typmod, collation, place)
+FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[]) WITH ORDINALITY AS w(name, type, typmod, collated, place)
 LEFT JOIN pg_type t ON t.oid = to_regtype(w.type)
 LEFT JOIN pg_proc p ON p.oid = t.typsend LEFT JOIN pg_namespace ts ON ts.oid = p.pronamespace
-LEFT JOIN pg_collation co ON co.oid = to_regcollation(nullif(w.collation, '')) AND co.oid <> t.typcollation
+LEFT JOIN pg_collation co ON co.oid = to_regcollation(nullif(w.collated, '')) AND co.oid <> t.typcollation
 LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
 ORDER BY w.place
 """

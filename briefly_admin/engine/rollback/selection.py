@@ -22,10 +22,10 @@ _DATABASE: Final = (
 )
 _COLUMNS: Final = """
 SELECT w.name, a.attname IS NOT NULL, to_regtype(w.type) = a.atttypid AND w.typmod = a.atttypmod,
-  CASE WHEN w.collation = '' THEN t.typcollation ELSE coalesce(to_regcollation(w.collation)::oid, 0) END
+  CASE WHEN w.collated = '' THEN t.typcollation ELSE coalesce(to_regcollation(w.collated)::oid, 0) END
     = a.attcollation, w.generated = a.attgenerated::text, w.type, format_type(a.atttypid, a.atttypmod)
 FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::text[]) WITH ORDINALITY
-  AS w(name, type, typmod, collation, generated, place)
+  AS w(name, type, typmod, collated, generated, place)
 LEFT JOIN pg_attribute a ON a.attrelid = %s::oid AND a.attname = w.name AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_type t ON t.oid = a.atttypid ORDER BY w.place
 """
