@@ -15,9 +15,22 @@ from psycopg import sql
 from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.repairs import CompiledRepairs, changed, compile_repairs
 from briefly_admin.engine.target import Connection
-from briefly_admin.plans.base import GroupedRepair, Plan, Table
+from briefly_admin.plans.base import AggregateRepair, GroupedRepair, Plan, Table
 
 _COMMA: Final = sql.SQL(", ")
+
+
+def has_lookup(table: CatalogTable, column: str) -> bool:
+    """Whether a valid, whole index begins with the column."""
+    return any(index.valid and not index.partial and index.columns[:1] == (column,) for index in table.indexes)
+
+
+def needed_lookups(plan: Plan, table: Table) -> list[tuple[str, str]]:
+    """(table, column) pairs that the table's aggregates and groups look up by."""
+    wanted = [(r.child, r.child_key) for r in table.repairs if isinstance(r, AggregateRepair)]
+    wanted += [(table.name, r.group_by) for r in table.repairs if isinstance(r, GroupedRepair)]
+    known = {each.name for each in plan.tables}
+    return [pair for pair in dict.fromkeys(wanted) if pair[0] in known]
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,22 @@ class Work:
     def repairs(self) -> CompiledRepairs:
         """The repairs over `t`, reading of children and groups only what `reach` needs."""
         scope = sql.SQL("SELECT {} FROM reach").format(self.numbered("k"))
-        return compile_repairs(self.plan, self.table, self.catalog, alias="t", scope=scope)
+        return compile_repairs(self.plan, self.table, self.catalog, relation=self._near, alias="t", scope=scope)
+
+    def _near(self, name: str) -> sql.Composable:
+        """Of a child, or of the table itself, the rows near `reach`: by index, whatever the statistics say."""
+        groups = [r for r in self.table.repairs if isinstance(r, GroupedRepair)]
+        keys = {r.child_key for r in self.table.repairs if isinstance(r, AggregateRepair) and r.child == name}
+        owners: sql.Composable = sql.SQL("SELECT k0 AS owner FROM reach")
+        if name == self.table.name:
+            keys |= {repair.group_by for repair in groups}
+            owners = self._groups_met(groups[0]) if groups else owners
+        if len(keys) != 1 or not has_lookup(self.catalog[name], min(keys)):
+            return self.catalog[name].identifier
+        # OFFSET 0 keeps the planner from turning the look-ups into a join that reads the whole table.
+        return sql.SQL(
+            "(SELECT n.* FROM ({}) AS o CROSS JOIN LATERAL (SELECT * FROM {} AS f WHERE f.{} = o.owner OFFSET 0) AS n)"
+        ).format(owners, self.catalog[name].identifier, sql.Identifier(keys.pop()))
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -100,13 +128,20 @@ class Work:
 
     def _group(self, repair: GroupedRepair, numbered: sql.Composable) -> sql.Composed:
         """The rows without a number of the groups of which the page has such a row."""
+        barrier = sql.SQL("OFFSET 0" if has_lookup(self.known, repair.group_by) else "")
         return sql.SQL(
-            "SELECT t.ctid, {numbered} FROM {table} AS t WHERE t.{column} IS NULL AND t.{group} IN ("
-            "SELECT m.{group} FROM page JOIN {table} AS m ON m.ctid = page.tid WHERE m.{column} IS NULL)"
+            "SELECT t.tid, {numbered} FROM ({owners}) AS o CROSS JOIN LATERAL (SELECT f.ctid AS tid, f.* "
+            "FROM {table} AS f WHERE f.{group} = o.owner AND f.{column} IS NULL {barrier}) AS t"
         ).format(
-            numbered=numbered, table=self.known.identifier, column=sql.Identifier(repair.column),
-            group=sql.Identifier(repair.group_by),
+            barrier=barrier,
+            numbered=numbered, owners=self._groups_met(repair), table=self.known.identifier,
+            column=sql.Identifier(repair.column), group=sql.Identifier(repair.group_by),
         )  # fmt: skip
+
+    def _groups_met(self, repair: GroupedRepair) -> sql.Composed:
+        return sql.SQL(
+            "SELECT DISTINCT m.{} AS owner FROM page JOIN {} AS m ON m.ctid = page.tid WHERE m.{} IS NULL"
+        ).format(sql.Identifier(repair.group_by), self.known.identifier, sql.Identifier(repair.column))
 
     def todo(self, left_alone: sql.Composable) -> sql.Composed:
         """The CTE `todo`; `left_alone` says over `t` which rows nobody may touch."""
