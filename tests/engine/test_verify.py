@@ -1,0 +1,208 @@
+"""The phase verify: what the migration left is repair(before), row by row, and whatever else differs is named."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from marshmallow import EXCLUDE, Schema, fields, validate
+
+from briefly_admin.domain.config import RunConfig
+from briefly_admin.domain.errors import VerificationFailed
+from briefly_admin.domain.progress import Progress
+from briefly_admin.domain.runs import Phase, RunKind
+from briefly_admin.engine import backup, before, fence, migrate, verify
+from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.target import Target
+from briefly_admin.plans.base import AggregateRepair, Column, Plan, Repair, RepresentativeQuery, Table
+from briefly_admin.vault.keys import MasterKeys
+from briefly_admin.vault.stores import open_store
+from briefly_admin.vault.vault import Vault
+from tests.engine.journal_memory import RunRecord
+
+
+class Book(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+    id = fields.Integer(strict=True, required=True)
+    title = fields.String(required=True)
+    tier = fields.String(required=True, validate=validate.OneOf(["free", "pro"]))
+    pages = fields.Integer(strict=True, required=True)
+
+
+class Page(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+    id = fields.Integer(strict=True, required=True)
+
+
+BOOKS = Table(
+    'books "100%"', Book, [Column("id", "integer"), Column("title", "text"), Column("tier", "text"), Column("pages", "integer")],
+    repairs=[
+        Repair("tier", "coalesce({tier}, 'free')", "a missing tier becomes free"),
+        AggregateRepair("pages", "pages", "book_id", "count(*)", "0", "pages are counted", only_missing=False),
+    ],
+)  # fmt: skip
+PAGES = Table("pages", Page, [Column("id", "integer"), Column("book_id", "integer")])
+PLAN = Plan(
+    "books", "Books", "Two tables.", [BOOKS, PAGES],
+    queries=[
+        RepresentativeQuery("A book's pages", "SELECT * FROM {pages} WHERE book_id = %(id)s", 'SELECT id FROM {books "100%"} LIMIT 1'),
+        RepresentativeQuery("Nothing to ask", "SELECT 1 FROM {pages} WHERE id = %(id)s", "SELECT id FROM {pages} WHERE false"),
+    ],
+)  # fmt: skip
+NAME = '"books ""100%"""'
+
+
+class Library:
+    """A migration of two small tables, step by step."""
+
+    def __init__(self, dsn: str, store: Path, **config: Any) -> None:
+        self.dsn = dsn
+        self.record = RunRecord()
+        self.config = RunConfig(batch_size=7, **config)
+        self.context = RunContext(
+            run_id=self.record.run_id, attempt=1, kind=RunKind.MIGRATION, plan=PLAN, target=Target(dsn),
+            vault=Vault(open_store(f"file://{store}"), MasterKeys({"k1": bytes(32)})),
+            journal=self.record.next_attempt(), report=lambda _progress: None, read_config=lambda: self.config,
+        )  # fmt: skip
+
+    def sql(self, statement: str) -> None:
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(statement.encode())
+
+    def migrate(self) -> None:
+        journal = self.context.journal
+        if self.config.create_backup:
+            journal.phase_finished(Phase.BACKUP, backup.run(self.context))
+        journal.phase_finished(Phase.EXPAND, {"before": before.look(self.context)})
+        lead = fence.take_over(self.context.target, self.record.run_id, 1)
+        try:
+            migrate.run(self.context)
+        finally:
+            lead.release()
+
+    def verify(self) -> dict[str, Any]:
+        return verify.run(self.context)
+
+
+@pytest.fixture
+def make(target_database: str, tmp_path: Path) -> Callable[..., Library]:
+    def library(**config: Any) -> Library:
+        made = Library(target_database, tmp_path / "backups", **config)
+        made.sql(
+            f"CREATE TABLE {NAME} (id int PRIMARY KEY, title text, tier text, pages int, updated_at timestamptz DEFAULT '2020-01-01')"
+        )
+        made.sql("CREATE TABLE pages (id serial PRIMARY KEY, book_id int, body text)")
+        made.sql(
+            f"INSERT INTO {NAME} SELECT i, 'Book ' || i, CASE WHEN i % 3 > 0 THEN 'pro' END, i % 4 FROM generate_series(1, 100) i"
+        )
+        made.sql("INSERT INTO pages (book_id, body) SELECT i % 100 + 1, 'x' FROM generate_series(1, 250) i")
+        return made
+
+    return library
+
+
+def test_a_migration_that_nobody_disturbs_is_explained_whole(make: Callable[..., Library]) -> None:
+    library = make(expect_quiet=True)
+    library.migrate()
+    result = library.verify()
+    books = result["unchanged"]['books "100%"']
+    assert books["rows_before"] == books["rows_now"] == 100
+    assert books["buckets"] > 10
+    assert books["others"] == {}
+    assert result["unchanged"]["pages"]["buckets"] == 0
+    assert result["after"]["queries"][0]["ms"] > 0
+    assert result["after"]["queries"][0]["nodes"]
+    assert result["before"]["queries"][1]["note"] == "there is no row to ask for"
+
+
+def test_no_scratch_is_left(make: Callable[..., Library], target_database: str) -> None:
+    library = make()
+    library.migrate()
+    library.verify()
+    with psycopg.connect(target_database) as connection:
+        assert (
+            connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'briefly_scratch%'").fetchall()
+            == []
+        )
+
+
+def test_what_others_wrote_is_named(make: Callable[..., Library]) -> None:
+    library = make()
+    library.migrate()
+    library.sql(f"UPDATE {NAME} SET title = 'Mine' WHERE id = 5")
+    library.sql(f"INSERT INTO {NAME} VALUES (500, 'New', 'pro', 0)")
+    library.sql(f"DELETE FROM {NAME} WHERE id = 6")
+    library.sql("DELETE FROM pages WHERE book_id = 6")
+    books = library.verify()["unchanged"]['books "100%"']
+    assert books["others"] == {"edited": 1, "created": 1, "deleted": 1}
+    assert {(s["key"], s["what"]) for s in books["samples"]} == {("5", "edited"), ("500", "created"), ("6", "deleted")}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        f"UPDATE {NAME} SET title = 'Mine' WHERE id = 5",
+        f"UPDATE {NAME} SET tier = 'pro' WHERE id = 9",
+        "UPDATE pages SET body = 'y' WHERE id = 1",
+        f"INSERT INTO {NAME} VALUES (500, 'New', 'pro', 0)",
+    ],
+)
+def test_with_expect_quiet_any_difference_fails(make: Callable[..., Library], wrong: str) -> None:
+    library = make(expect_quiet=True)
+    library.migrate()
+    library.sql(wrong)
+    with pytest.raises(VerificationFailed, match="Nobody else was expected to write"):
+        library.verify()
+
+
+def test_what_a_trigger_writes_does_not_count(make: Callable[..., Library]) -> None:
+    library = make(expect_quiet=True)
+    library.sql(
+        "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.updated_at = clock_timestamp(); RETURN NEW; END'"
+    )
+    library.sql(
+        f"CREATE TRIGGER touch BEFORE UPDATE ON {NAME} FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION touch()"
+    )
+    library.migrate()
+    result = library.verify()
+    assert result["trigger_columns"] == {'books "100%"': ["updated_at"]}
+    assert result["unchanged"]['books "100%"']["others"] == {}
+
+
+def test_what_is_left_to_repair_fails(make: Callable[..., Library]) -> None:
+    library = make()
+    library.migrate()
+    library.sql(f"UPDATE {NAME} SET tier = NULL WHERE id = 5")
+    with pytest.raises(VerificationFailed, match="tier"):
+        library.verify()
+    assert library.record.findings[Phase.VERIFY]
+
+
+def test_without_a_backup_the_buckets_say_how_many_differ(make: Callable[..., Library]) -> None:
+    library = make(create_backup=False)
+    library.migrate()
+    unchanged = library.verify()["unchanged"]
+    assert unchanged['books "100%"']["compared"] is False
+    assert unchanged['books "100%"']["buckets"] > 10
+    assert unchanged["pages"] == {
+        "rows_before": 250, "rows_now": 250, "buckets": 0, "others": {}, "samples": [], "compared": True,
+    }  # fmt: skip
+
+
+def test_looking_before_changes_nothing(make: Callable[..., Library], target_database: str) -> None:
+    library = make()
+    library.sql("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'")
+    library.sql(f"CREATE TRIGGER refuse BEFORE UPDATE ON {NAME} FOR EACH ROW EXECUTE FUNCTION refuse()")
+    seen: list[Progress] = []
+    found = before.look(library.context)
+    assert found["trigger_columns"] == {'books "100%"': []}
+    assert found["columns"]["pages"] == ["id", "book_id", "body"]
+    assert seen == []
+    with psycopg.connect(target_database) as connection:
+        row = connection.execute(f"SELECT count(*) FILTER (WHERE tier IS NULL) FROM {NAME}".encode()).fetchone()
+    assert row == (33,)

@@ -1,0 +1,83 @@
+"""The queue's adapter: progress out of job.meta, workers that listen, and a Redis that does not answer."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from redis import Redis
+from rq.job import Job
+
+from briefly_admin.domain.errors import Unavailable
+from briefly_admin.domain.progress import Progress, TableProgress
+from briefly_admin.jobs.connection import SERIALIZER, connect
+from briefly_admin.jobs.leader import MetaReporter
+from briefly_admin.jobs.queue import RqQueue, pointer_key
+from briefly_admin.jobs.worker import make_worker
+
+RUN = str(uuid4())
+HALF = Progress("migrate", (TableProgress("users", total=10, done=5, changed=2, rate=3.5),), rate=3.5, eta_seconds=1.4)
+
+
+def newest_job(client: Redis, run_id: str) -> Job:
+    pointed = client.get(pointer_key(run_id))
+    assert isinstance(pointed, bytes)
+    return Job.fetch(pointed.decode(), connection=client, serializer=SERIALIZER)
+
+
+def test_progress_reported_by_the_job_is_read_back(redis_url: str) -> None:
+    queue = RqQueue(redis_url)
+    assert queue.progress(RUN) is None
+    queue.enqueue(RUN)
+    assert queue.progress(RUN) is None
+    MetaReporter(newest_job(connect(redis_url, timeout=2), RUN))(HALF)
+    assert queue.progress(RUN) == HALF
+    queue.close()
+
+
+def test_progress_is_written_at_most_four_times_a_second(redis_url: str) -> None:
+    queue = RqQueue(redis_url)
+    queue.enqueue(RUN)
+    report = MetaReporter(newest_job(connect(redis_url, timeout=2), RUN))
+    report(HALF)
+    report(Progress("migrate"))
+    assert queue.progress(RUN) == HALF
+    report(Progress("verify"))
+    assert queue.progress(RUN) == Progress("verify")
+    queue.close()
+
+
+def test_a_nonsense_meta_is_no_progress(redis_url: str) -> None:
+    queue = RqQueue(redis_url)
+    queue.enqueue(RUN)
+    client = connect(redis_url, timeout=2)
+    for nonsense in ("", "[]", "{", '{"progress": 3}', '{"progress": {"tables": [1]}}'):
+        client.hset(newest_job(client, RUN).key, "meta", nonsense)
+        assert queue.progress(RUN) is None
+    queue.close()
+
+
+def test_only_workers_of_our_version_count(redis_url: str) -> None:
+    queue = RqQueue(redis_url)
+    assert queue.workers() == 0
+    worker = make_worker(redis_url)
+    worker.register_birth()
+    assert queue.workers() == 1
+    other = make_worker(redis_url)
+    other.name = "briefly-9_9_9-elsewhere"
+    other.register_birth()
+    assert queue.workers() == 1
+    worker.register_death()
+    assert queue.workers() == 0
+    queue.close()
+
+
+def test_a_redis_that_does_not_answer_is_said_and_harmless(tmp_path: Path) -> None:
+    queue = RqQueue(f"unix://{tmp_path}/nobody.sock")
+    with pytest.raises(Unavailable, match="REDIS_URL"):
+        queue.enqueue(RUN)
+    with pytest.raises(Unavailable, match="does not answer"):
+        queue.workers()
+    assert queue.progress(RUN) is None
+    MetaReporter(
+        Job.create("f", connection=connect(f"unix://{tmp_path}/nobody.sock", timeout=1), serializer=SERIALIZER)
+    )(HALF)

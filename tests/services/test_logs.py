@@ -1,0 +1,60 @@
+"""Secrets do not reach the logs, whatever way they come."""
+
+import io
+import logging
+import sys
+
+import pytest
+import structlog
+
+from briefly_admin.services import logs
+
+CANARY = "canary-7f3a9c"
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    former = logging.getLogger().handlers[:]
+    level = logging.getLogger().level
+    logs.configure("info")
+    yield stream  # type: ignore[misc]
+    logging.getLogger().handlers = former
+    logging.getLogger().setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize(
+    ("event", "fields"),
+    [
+        ("signed in", {"password": CANARY}),
+        ("started", {"settings": {"SECRET_KEY": CANARY, "nested": {"api_key": CANARY}}}),
+        ("connect", {"url": f"postgresql://user:{CANARY}@host/db"}),
+        (f"could not reach rediss://:{CANARY}@host:6379/0", {}),
+        (f"dsn is host=a password={CANARY} dbname=b", {}),
+        ("request", {"header": f"Bearer {CANARY}"}),
+        ("token", {"given": f"bra_{CANARY}"}),
+        ("list", {"urls": [f"postgres://{CANARY}@host/db"]}),
+    ],
+)
+def test_secrets_are_hidden(captured: io.StringIO, event: str, fields: dict[str, object]) -> None:
+    structlog.get_logger("briefly.test").info(event, **fields)
+    line = captured.getvalue()
+    assert CANARY not in line
+    assert logs.HIDDEN in line
+
+
+def test_the_standard_library_and_tracebacks_pass_the_same_way(captured: io.StringIO) -> None:
+    try:
+        raise ValueError(f"postgresql://u:{CANARY}@h/d")
+    except ValueError:
+        logging.getLogger("other").exception("failed with %s", f"password={CANARY}")
+    assert CANARY not in captured.getvalue()
+    assert "ValueError" in captured.getvalue()
+
+
+def test_what_is_no_secret_is_kept(captured: io.StringIO) -> None:
+    structlog.get_logger("briefly.test").info("batch done", table="users", rows=100)
+    assert '"table": "users"' in captured.getvalue()
+    assert '"rows": 100' in captured.getvalue()
