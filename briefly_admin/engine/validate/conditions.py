@@ -97,6 +97,8 @@ def conditions(spec: FieldSpec, typed: Typed) -> tuple[Condition, ...]:
     if passes is not None:
         asked = sql.SQL("(CASE WHEN NOT {} THEN {} END)").format(view.is_null, passes)
         found.append(Condition("type", spec.words, asked))
+    if passes is _FALSE:
+        return tuple(found)  # no value gets as far as the rules, nor do their operators exist for it
     applies = sql.SQL("(NOT {} AND {})").format(view.is_null, passes or _TRUE)
     for rule in spec.rules:
         accepts, is_exact = _rule(rule, spec.kind, view, applies, always=passes is None)
