@@ -87,7 +87,7 @@ def find(connection: Connection, pair: Pair) -> Difference:
 
 
 def _row(columns: Sequence[SendColumn], alias: str) -> sql.Composable:
-    return sql.SQL("ROW({})").format(sql.SQL(", ").join(value(column, alias) for column in columns))
+    return sql.SQL("ROW({})::pg_catalog.record").format(sql.SQL(", ").join(value(column, alias) for column in columns))
 
 
 def _count(connection: Connection, pair: Pair) -> Counts:
