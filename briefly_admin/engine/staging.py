@@ -18,7 +18,8 @@ from briefly_admin.domain.digest import TableDigest
 from briefly_admin.domain.errors import BackupDamaged, NotFound, Refused
 from briefly_admin.domain.manifest import ColumnManifest, Manifest, TableManifest
 from briefly_admin.domain.progress import Progress, TableProgress
-from briefly_admin.domain.runs import Phase
+from briefly_admin.domain.runs import Phase, RunKind
+from briefly_admin.engine import fence
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.target import Connection, safe_message
 from briefly_admin.vault.digest import SendColumn, digest_of, digest_sql
@@ -81,10 +82,13 @@ def chosen_tables(context: RunContext, manifest: Manifest) -> tuple[TableManifes
 def stage(context: RunContext, reader: BackupReader, tables: Sequence[TableManifest]) -> tuple[StagedTable, ...]:
     """Load and check the tables in a fresh scratch schema; earlier ones of the run are dropped.
 
-    Memory is a chunk. Raises BackupDamaged, Refused, Stopped, Unavailable: then no scratch is left.
+    Memory is a chunk. Raises BackupDamaged, Refused, Stopped, Unavailable, Fenced: then no scratch is left.
     """
     schema = scratch_schema(context.run_id, context.attempt)
     with context.target.session(bulk=True) as connection:
+        if context.kind is RunKind.ROLLBACK:
+            # A takeover ends this session, so that it cannot stand in the way of the next attempt's staging.
+            fence.register(connection, context.run_id, context.attempt, "staging")
         drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
         marks = sql.SQL("CREATE TABLE {} (what text PRIMARY KEY, result jsonb NOT NULL)")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from briefly_admin.domain.errors import BackupDamaged, BackupExpired, NotFound, Refused, Stopped
+from briefly_admin.domain.errors import BackupDamaged, BackupExpired, Fenced, NotFound, Refused, Stopped
 from briefly_admin.domain.manifest import Manifest
-from briefly_admin.domain.runs import Phase
+from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine import rollback, staging
 from briefly_admin.engine.rollback import selection
 from tests.engine.sealed_target import SealedTarget, plan_of
@@ -63,6 +63,15 @@ def test_staging_again_replaces_the_earlier_scratch(sealed: SealedTarget) -> Non
 def test_an_older_attempt_leaves_a_newer_scratch_alone(sealed: SealedTarget) -> None:
     sealed.back_up()
     old, new = sealed.context(), sealed.context()
+    rollback.run_phase(new, Phase.STAGE)
+    with pytest.raises(Fenced):
+        rollback.run_phase(old, Phase.STAGE)
+    assert sealed.scratches() == [staging.scratch_schema(new.run_id, new.attempt)]
+
+
+def test_previews_need_no_fence_and_keep_apart(sealed: SealedTarget) -> None:
+    sealed.back_up()
+    old, new = sealed.context(RunKind.PREVIEW), sealed.context(RunKind.PREVIEW)
     rollback.run_phase(new, Phase.STAGE)
     rollback.run_phase(old, Phase.STAGE)
     assert len(sealed.scratches()) == 2
