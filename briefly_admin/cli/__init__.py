@@ -1,7 +1,7 @@
 """The command `briefly-admin`: every deed of the pages and endpoints, from a terminal or a script."""
 
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -14,11 +14,11 @@ INTERRUPTED = 130
 class Group(click.Group):
     """Turns our errors into one line and an exit code; never a traceback for what a user can cause."""
 
-    def main(self, *args: object, **kwargs: object) -> NoReturn:
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run the command line and exit."""
         kwargs["standalone_mode"] = False
         try:
-            code = super().main(*args, **kwargs)  # type: ignore[arg-type]  # handed on as they came
+            code = super().main(*args, **kwargs)
         except BrieflyError as error:
             click.echo(f"briefly-admin: {error}", err=True)
             code = error.exit_code

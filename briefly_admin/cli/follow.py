@@ -16,7 +16,7 @@ from briefly_admin.cli.session import Session, print_json
 from briefly_admin.domain.errors import Refused, Unavailable
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import RunState
-from briefly_admin.services.leading import leader_name
+from briefly_admin.services.leadership import leader_name
 from briefly_admin.services.views import RunView
 
 _POLL: Final = 0.5
@@ -110,7 +110,8 @@ def _help_out(session: Session, view: RunView, report: Callable[[Progress], None
 
 def _workers(session: Session) -> int:
     try:
-        return session.services.queue.workers()
+        queue = session.services.servers.queue
+        return queue.workers() if queue else 0
     except Unavailable:
         return 0
 
