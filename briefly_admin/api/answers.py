@@ -1,0 +1,58 @@
+"""The one envelope of every answer below /api."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Response, jsonify
+
+from briefly_admin.services.views import BackupView, RunView
+
+
+def success(
+    data: Mapping[str, Any], message: str = "", *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """`{"success": true, "data": …, "message": …}`."""
+    response = jsonify({"success": True, "data": data, "message": message})
+    response.status_code = status
+    response.headers.update(headers or {})
+    return response
+
+
+def failure(status: int, code: str, message: str, details: Mapping[str, list[str]]) -> Response:
+    """`{"success": false, "error": CODE, "message": …, "details": {field: [text]}}`."""
+    response = jsonify({"success": False, "error": code, "message": message, "details": details})
+    response.status_code = status
+    return response
+
+
+def run_json(view: RunView) -> dict[str, Any]:
+    """MigrationStatus, and what GET /api/v1/runs/<id> says beside it."""
+    return view.status_json() | {
+        "number": view.number,
+        "sentence": view.sentence,
+        "waiting": view.waiting,
+        "blocking": view.blocking,
+        "phases": [{"phase": phase.phase, "state": phase.state, "seconds": phase.seconds} for phase in view.phases],
+        "report": view.report,
+        "error_code": view.error_code or None,
+        "remedy": view.remedy or None,
+        "actions": [allowed.action for allowed in view.actions if allowed.allowed],
+    }
+
+
+def backup_json(view: BackupView) -> dict[str, Any]:
+    """A backup under the names of `GET /api/migration/rollback`; `id` is what `backupId` takes; sizes in bytes."""
+    times = {"created_at": view.created_at, "completed_at": view.completed_at, "expires_at": view.expires_at,
+             "proven_at": view.proven_at}  # fmt: skip
+    return {name: moment.isoformat().replace("+00:00", "Z") if moment else None for name, moment in times.items()} | {
+        "id": view.name,
+        "run_id": view.run_id,
+        "status": view.state,
+        "plan": view.plan,
+        "target": view.target_title,
+        "tables": [dict(table) for table in view.tables],
+        "rows": view.rows,
+        "bytes": view.bytes,
+        "proven_level": view.proven_level,
+        "pinned": view.pinned,
+    }

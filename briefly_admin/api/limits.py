@@ -1,0 +1,34 @@
+"""A generous limit on requests below /api, counted in Redis by all processes, in memory while Redis is away."""
+
+from typing import Any, Final
+
+from flask import Flask, g, request
+from flask_limiter import Limiter
+
+PER_MINUTE: Final = 1200
+_SECONDS: Final = 1
+
+
+def install(app: Flask, redis_url: str) -> None:
+    """Count each request of an actor, or of an address without one. Beyond the limit: 429 with Retry-After."""
+    options: dict[str, Any] = {"socket_connect_timeout": _SECONDS, "socket_timeout": _SECONDS}
+    if redis_url.startswith("rediss:"):
+        options["ssl_cert_reqs"] = "none"
+    limiter = Limiter(
+        _who,
+        application_limits=[lambda: f"{app.config['API_REQUESTS_PER_MINUTE']} per minute"],
+        application_limits_exempt_when=lambda: not request.path.startswith("/api/"),
+        storage_uri=f"redis+{redis_url}" if redis_url.startswith("unix:") else redis_url,
+        storage_options=options,
+        strategy="fixed-window",
+        key_prefix="briefly",
+        headers_enabled=True,
+        in_memory_fallback_enabled=True,
+    )
+    app.config.setdefault("API_REQUESTS_PER_MINUTE", PER_MINUTE)
+    limiter.init_app(app)
+
+
+def _who() -> str:
+    actor = g.get("actor")
+    return f"actor:{actor.name}" if actor else f"address:{request.remote_addr}"

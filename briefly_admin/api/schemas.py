@@ -1,0 +1,224 @@
+"""What requests must look like, and what the documentation says of answers. RunConfig comes from the domain's table."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
+
+from briefly_admin.domain.config import FIELDS, ConfigField, RunConfig
+from briefly_admin.domain.runs import RunKind, RunState
+
+_LONGEST: Final = 200
+_LONGEST_REASON: Final = 1000
+_MOST_TABLES: Final = 1000
+
+
+class Request(Schema):
+    """Base of requests: an unknown field is an error that names the known ones."""
+
+    class Meta:
+        """marshmallow's options."""
+
+        unknown = RAISE
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.error_messages = self.error_messages | {"unknown": f"Unknown field; known are {', '.join(self.fields)}."}
+
+
+class _Whole(fields.Integer):
+    """A JSON integer within bounds; faults in the domain's words."""
+
+    def __init__(self, field: ConfigField, **options: Any) -> None:
+        super().__init__(strict=True, validate=validate.Range(field.minimum, field.maximum), **options)
+        self._field = field
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - marshmallow's signature
+        return _checked(self._field, value)
+
+
+class _Flag(fields.Boolean):
+    """true or false; 'yes' and 1 are faults."""
+
+    def __init__(self, field: ConfigField, **options: Any) -> None:
+        super().__init__(**options)
+        self._field = field
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - as above
+        return _checked(self._field, value)
+
+
+class _Choice(fields.String):
+    """One of some words."""
+
+    def __init__(self, field: ConfigField, **options: Any) -> None:
+        super().__init__(validate=validate.OneOf(field.choices), **options)
+        self._field = field
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - as above
+        return _checked(self._field, value)
+
+
+def _checked(field: ConfigField, value: Any) -> Any:
+    fault = field.fault(value)
+    if fault:
+        raise ValidationError(fault)
+    return value
+
+
+_KINDS: Final[dict[str, Callable[..., fields.Field[Any]]]] = {"integer": _Whole, "boolean": _Flag, "choice": _Choice}
+_DEFAULTS: Final = RunConfig().to_json()
+
+
+def _config_field(field: ConfigField) -> fields.Field[Any]:
+    unit = f" In {field.unit}." if field.unit else ""
+    metadata = {"description": f"{field.help}{unit} Default: {_DEFAULTS[field.name]!r}.".replace("'", "")}
+    return _KINDS[field.kind](field, metadata=metadata)
+
+
+RunConfigRequest: Final[type[Schema]] = Request.from_dict({f.name: _config_field(f) for f in FIELDS}, name="RunConfig")
+
+
+class MigrationRequest(Request):
+    """Body of `POST /api/migration`."""
+
+    action = fields.String(
+        required=True,
+        validate=validate.OneOf(("validate", "run", "status"), error="Must be one of: {choices}."),
+        error_messages={"required": "Must be one of: validate, run, status."},
+        metadata={"description": "What to do."},
+    )
+    config = fields.Nested(
+        RunConfigRequest, metadata={"description": "Of a run or a validation; the settings' defaults hold beside it."}
+    )
+
+
+class RollbackRequest(Request):
+    """Body of `POST /api/migration/rollback`."""
+
+    backupId = fields.String(  # noqa: N815 - the contract's name
+        required=True,
+        validate=validate.Length(1, _LONGEST),
+        metadata={"description": "The backup's name, `backup_…`."},
+    )
+    confirm = fields.Raw(
+        metadata={"type": "boolean", "enum": [True], "description": "Must be true, or nothing happens."},
+    )
+    mode = fields.String(
+        load_default="exact",
+        validate=validate.OneOf(("exact",), error="Must be one of: {choices}."),
+        metadata={"description": "exact: every table is what it was."},
+    )
+    tables = fields.List(
+        fields.String(validate=validate.Length(1, _LONGEST)),
+        load_default=None, allow_none=True, validate=validate.Length(1, _MOST_TABLES),
+        metadata={"description": "Only these tables; all of the backup without it."},
+    )  # fmt: skip
+    reason = fields.String(
+        load_default="", validate=validate.Length(max=_LONGEST_REASON), metadata={"description": "For the audit log."}
+    )
+    previewId = fields.String(  # noqa: N815 - the contract's name
+        load_default=None, allow_none=True, validate=validate.Length(1, _LONGEST),
+        metadata={"description": "A finished preview of this backup: refused (409) if the counts moved since."},
+    )  # fmt: skip
+
+
+class StatusQuery(Schema):
+    """Query of `GET /api/migration`."""
+
+    id = fields.String(metadata={"description": "Only this run: its id or number."}, validate=validate.Length(1, 64))
+
+
+class MigrationStatus(Schema):
+    """A run, exactly as the endpoints of the seed name its fields."""
+
+    id = fields.UUID()
+    name = fields.String()
+    status = fields.Enum(RunState, by_value=True)
+    started_at = fields.DateTime(allow_none=True)
+    completed_at = fields.DateTime(allow_none=True)
+    error = fields.String(allow_none=True)
+    records_processed = fields.Integer()
+    records_total = fields.Integer()
+    backup_created = fields.Boolean()
+    rollback_available = fields.Boolean()
+    kind = fields.Enum(RunKind, by_value=True)
+    plan = fields.String()
+    phase = fields.String(allow_none=True)
+    backup_id = fields.String(allow_none=True)
+    tables = fields.List(fields.Dict())
+    rate = fields.Float(metadata={"description": "Rows a second."})
+    eta_seconds = fields.Float(allow_none=True)
+    config = fields.Nested(RunConfigRequest)
+
+
+class RunDetails(MigrationStatus):
+    """A run with its phases and its report."""
+
+    number = fields.Integer()
+    sentence = fields.String(metadata={"description": "How it stands, and what happens next by itself."})
+    waiting = fields.String()
+    blocking = fields.List(fields.String(), metadata={"description": "Who holds the locks that it waits for."})
+    phases = fields.List(fields.Dict())
+    report = fields.Dict(allow_none=True)
+    error_code = fields.String(allow_none=True)
+    remedy = fields.String(allow_none=True)
+    actions = fields.List(fields.String(), metadata={"description": "What you may do with it now."})
+
+
+class MigrationList(Schema):
+    """Data of the status answers: the newest hundred runs."""
+
+    migrations = fields.List(fields.Nested(MigrationStatus))
+    count = fields.Integer()
+    latest = fields.Nested(MigrationStatus, allow_none=True)
+
+
+class Validation(Schema):
+    """Data of a validation's answer; `valid` is null while it is not done."""
+
+    valid = fields.Boolean(allow_none=True)
+    errors = fields.List(fields.String())
+    findings = fields.List(fields.Dict())
+    id = fields.UUID()
+
+
+class RollbackStarted(Schema):
+    """Data of a rollback's answer; `id` is its run."""
+
+    backupId = fields.String()  # noqa: N815 - the contract's name
+    id = fields.UUID()
+
+
+class AvailableBackups(Schema):
+    """Data of `GET /api/migration/rollback`."""
+
+    availableBackups = fields.List(fields.String())  # noqa: N815 - the contract's name
+    backups = fields.List(fields.Dict())
+    count = fields.Integer()
+
+
+class Failure(Schema):
+    """The envelope of every error."""
+
+    success = fields.Boolean(metadata={"enum": [False]})
+    error = fields.String(metadata={"description": "A short stable word."})
+    message = fields.String()
+    details = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+
+
+def _envelope(data: type[Schema], name: str) -> type[Schema]:
+    """The schema of a successful answer with such data."""
+    made: type[Schema] = Schema.from_dict(
+        {"success": fields.Boolean(metadata={"enum": [True]}), "data": fields.Nested(data), "message": fields.String()},
+        name=name,
+    )
+    return made
+
+
+MigrationStatusAnswer: Final = _envelope(MigrationStatus, "MigrationStatusAnswer")
+MigrationListAnswer: Final = _envelope(MigrationList, "MigrationListAnswer")
+ValidationAnswer: Final = _envelope(Validation, "ValidationAnswer")
+RollbackAnswer: Final = _envelope(RollbackStarted, "RollbackAnswer")
+AvailableBackupsAnswer: Final = _envelope(AvailableBackups, "AvailableBackupsAnswer")
+RunAnswer: Final = _envelope(RunDetails, "RunAnswer")

@@ -1,0 +1,51 @@
+"""Below /api/v1: everything that the older system had no endpoint for."""
+
+from typing import Final
+
+from flask import Response, g, url_for
+
+from briefly_admin.api.answers import run_json, success
+from briefly_admin.api.requests import Blueprint, idempotency_key, services
+from briefly_admin.api.schemas import Failure, MigrationStatusAnswer, RunAnswer, ValidationAnswer
+from briefly_admin.api.validation import answer_validation
+from briefly_admin.domain.errors import NotFound
+from briefly_admin.domain.permissions import Permission
+from briefly_admin.domain.runs import RunKind
+from briefly_admin.services.access import requires
+
+runs: Final = Blueprint("runs-v1", __name__, url_prefix="/api/v1/runs", description="Runs of every kind.")
+backups: Final = Blueprint("backups-v1", __name__, url_prefix="/api/v1/backups", description="Sealed backups.")
+
+
+@runs.route("/<run_id>", methods=["GET"])
+@requires(Permission.READ)
+@runs.response(200, RunAnswer)
+@runs.alt_response(404, schema=Failure, description="There is no such run.")
+def get_run(run_id: str) -> Response:
+    """One run, by its id or number, with its phases and its report."""
+    return success(run_json(services().runs.get(g.actor, run_id)))
+
+
+@runs.route("/<run_id>/validation", methods=["GET"])
+@requires(Permission.READ)
+@runs.response(200, ValidationAnswer)
+@runs.response(202, ValidationAnswer, description="Not done yet: ask again.")
+@runs.alt_response(404, schema=Failure, description="There is no such validation.")
+def get_validation(run_id: str) -> Response:
+    """What a validation found, as `POST /api/migration` answers."""
+    run = services().runs.get(g.actor, run_id)
+    if run.kind is not RunKind.VALIDATION:
+        raise NotFound(f"Run {run.number} is no validation.", remedy="Ask /api/v1/runs/<id>.")
+    return answer_validation(services(), run.id, seconds=0)
+
+
+@backups.route("/<backup_id>/preview", methods=["POST"])
+@requires(Permission.PREVIEW)
+@backups.response(202, MigrationStatusAnswer)
+@backups.alt_response(404, schema=Failure, description="There is no such backup.")
+@backups.alt_response(409, schema=Failure, description="The backup is expired or damaged.")
+def preview(backup_id: str) -> Response:
+    """Count what restoring the backup would do: the run's report holds it, a rollback's `previewId` takes the run."""
+    run = services().runs.preview(g.actor, backup_id, idempotency_key=idempotency_key())
+    headers = {"Location": url_for("runs-v1.get_run", run_id=run.id)}
+    return success(run.status_json(), f"Preview {run.number} has begun.", status=202, headers=headers)
