@@ -1,0 +1,202 @@
+"""The page that confirms a rollback: what it would do, counted by a preview run, then the typed words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from flask import Blueprint, g, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from briefly_admin.domain.errors import BackupError, BrieflyError, Busy, InvalidRequest, NotFound, Refused, Unavailable
+from briefly_admin.domain.permissions import Permission
+from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.services.access import polled, requires
+from briefly_admin.services.views import BackupView, RunView
+from briefly_admin.web.backups import BackupPart, part
+from briefly_admin.web.formats import about
+from briefly_admin.web.identity import services
+from briefly_admin.web.paths import page_path
+from briefly_admin.web.rollback_forms import RollbackForm
+
+blueprint: Final = Blueprint("rollback", __name__)
+_WRITTEN_A_SECOND: Final = 10_000
+_COMPARED_A_SECOND: Final = 200_000
+"""Rows, on a small server: the page says "about"."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableCounts:
+    """Rows of a table by what the rollback would do with them."""
+
+    name: str
+    same: int
+    update: int
+    insert: int
+    delete: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewPart:
+    """A preview run: its counts once it is `done`, its error where it `failed`; else it is being counted."""
+
+    id: str
+    number: int
+    url: str
+    live: bool
+    done: bool
+    failed: bool
+    sentence: str
+    error: str
+    remedy: str
+    counted_at: datetime | None
+    database: str
+    tables: tuple[TableCounts, ...]
+    total: TableCounts
+    outside: tuple[str, ...]
+    changes: tuple[str, ...]
+    writers: str
+    """For about how long others wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the server did not begin: `run_url` leads to the run that holds the target."""
+
+    text: str
+    remedy: str
+    run_url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackPage:
+    """The backup, what restoring it would do, and why that was refused."""
+
+    backup: BackupPart
+    host: str
+    database: str
+    preview: PreviewPart | None
+    poll_url: str
+    refusal: Refusal | None = None
+
+
+@blueprint.get("/backups/<name>/rollback")
+@requires(Permission.ROLL_BACK)
+def show(name: str) -> ResponseReturnValue:
+    """The confirmation; `?preview=` names the run that counted what would happen."""
+    page = _page(services().backups.get(g.actor, name), request.args.get("preview", ""))
+    code = 409 if page.backup.why_not else 200
+    return render_template("backups/rollback.html", page=page, form=_form(page)), code
+
+
+@blueprint.get("/backups/<name>/rollback/preview")
+@requires(Permission.ROLL_BACK)
+@polled
+def progress(name: str) -> ResponseReturnValue:
+    """The part of the page that changes while the preview counts."""
+    page = _page(services().backups.get(g.actor, name), request.args.get("preview", ""))
+    return render_template("backups/_rollback.html", page=page, form=_form(page))
+
+
+@blueprint.post("/backups/<name>/preview")
+@requires(Permission.PREVIEW)
+def preview(name: str) -> ResponseReturnValue:
+    """Begin to count; who may not roll back reads the counts on the run's page."""
+    try:
+        run = services().runs.preview(g.actor, name)
+    except (BackupError, Refused, Unavailable) as error:
+        return _refused(services().backups.get(g.actor, name), error)
+    if not g.actor.may(Permission.ROLL_BACK):
+        return redirect(_run_url(run.number), 303)
+    return redirect(url_for(".show", name=name, preview=run.number), 303)
+
+
+@blueprint.post("/backups/<name>/rollback")
+@requires(Permission.ROLL_BACK)
+def start(name: str) -> ResponseReturnValue:
+    """Begin the rollback if all is confirmed; else say beside each field what is missing."""
+    view = services().backups.get(g.actor, name)
+    page = _page(view, request.form.get("preview_id", ""))
+    form = _form(page, request.form)
+    if not form.validate():
+        return render_template("backups/rollback.html", page=page, form=form), 400
+    try:
+        run = services().runs.rollback(g.actor, view.name, confirm=True, **_wish(form))
+    except (InvalidRequest, BackupError, Refused, Unavailable) as error:
+        return render_template("backups/rollback.html", page=_with(page, error), form=form), error.http_status
+    return redirect(_run_url(run.number), 303)
+
+
+def _wish(form: RollbackForm) -> dict[str, Any]:
+    return {
+        "mode": form.mode.data, "tables": form.chosen(), "reason": (form.reason.data or "").strip(),
+        "preview_id": form.preview_id.data,
+    }  # fmt: skip
+
+
+def _page(view: BackupView, preview: str) -> RollbackPage:
+    found = _preview_of(view, preview)
+    host, _, database = (found.target_title if found else view.target_title).rpartition("/")
+    return RollbackPage(
+        backup=part(view, g.actor, datetime.now(UTC)), host=host, database=database,
+        preview=_preview_part(found, database) if found else None,
+        poll_url=url_for("rollback.progress", name=view.name, preview=preview) if found and found.live else "",
+    )  # fmt: skip
+
+
+def _preview_of(view: BackupView, reference: str) -> RunView | None:
+    """The preview run, if it is one of this backup."""
+    if not reference:
+        return None
+    try:
+        run = services().runs.get(g.actor, reference)
+    except NotFound:
+        return None
+    return run if run.kind is RunKind.PREVIEW and run.options.get("backup_id") == view.id else None
+
+
+def _preview_part(run: RunView, database: str) -> PreviewPart:
+    counted: Mapping[str, Any] = (run.report or {}).get("preview", {})
+    tables = tuple(TableCounts(name, **counts) for name, counts in counted.get("tables", {}).items())
+    total = TableCounts(
+        "all tables", *(sum(getattr(t, n) for t in tables) for n in ("same", "update", "insert", "delete"))
+    )
+    changes = tuple(counted.get("schema_changes", ()))
+    done = run.state is RunState.COMPLETED
+    return PreviewPart(
+        id=run.id, number=run.number, url=_run_url(run.number), live=run.live, done=done,
+        failed=not done and not run.live, sentence=run.sentence, error=run.error, remedy=run.remedy,
+        counted_at=run.completed_at, database=database, tables=tables, total=total,
+        outside=tuple(counted.get("outside", ())), changes=changes, writers=_writers(total, reverts=bool(changes)),
+    )  # fmt: skip
+
+
+def _writers(total: TableCounts, *, reverts: bool) -> str:
+    written = total.update + total.insert + total.delete
+    seconds = 1 + written / _WRITTEN_A_SECOND + (total.same + written) / _COMPARED_A_SECOND
+    who = "Everybody who reads or writes these tables waits" if reverts else "Whoever writes to these tables waits"
+    why = " (readers, too, because schema changes are reverted)" if reverts else "; readers do not"
+    return f"{who} while the rows are compared again and put back: about {about(seconds)}{why}."
+
+
+def _form(page: RollbackPage, data: Any = None) -> RollbackForm:
+    done = page.preview if page.preview and page.preview.done else None
+    names = [table.name for table in page.backup.tables]
+    return RollbackForm(data, tables=names, database=page.database, preview_id=done.id if done else "")
+
+
+def _refused(view: BackupView, error: BrieflyError) -> ResponseReturnValue:
+    if not g.actor.may(Permission.ROLL_BACK):
+        raise error
+    page = _with(_page(view, ""), error)
+    return render_template("backups/rollback.html", page=page, form=_form(page)), error.http_status
+
+
+def _with(page: RollbackPage, error: BrieflyError) -> RollbackPage:
+    """The page with what the server said; nothing was changed."""
+    url = _run_url(error.run_id) if isinstance(error, Busy) and error.run_id else ""
+    return replace(page, refusal=Refusal(error.message, error.remedy, url))
+
+
+def _run_url(reference: str | int) -> str:
+    return page_path(f"/runs/{reference}")
