@@ -42,7 +42,7 @@ def newest(connection: Connection, *, limit: int = 500) -> Sequence[Row[Any]]:
 def run_numbers(connection: Connection, run_ids: Collection[UUID]) -> dict[UUID, int]:
     """Run id → number."""
     statement = select(tables.run.c.id, tables.run.c.number).where(tables.run.c.id.in_(list(run_ids)))
-    return dict(connection.execute(statement).tuples().all())
+    return dict(connection.execute(statement).all())
 
 
 def of_runs(connection: Connection, backup_ids: Collection[UUID]) -> dict[UUID, Row[Any]]:
@@ -55,7 +55,7 @@ def begin(connection: Connection, values: Mapping[str, Any]) -> None:
     """Insert a backup that is being written; others that its run left half-written are given up."""
     give_up = update(tables.backup).where(_BACKUP.run_id == values["run_id"], _BACKUP.state == "writing")
     connection.execute(give_up.values(state="failed", shred_key=None))
-    connection.execute(insert(tables.backup).values(dict(values), state="writing"))
+    connection.execute(insert(tables.backup).values({**values, "state": "writing"}))
 
 
 def set_values(connection: Connection, backup_id: UUID, *, states: Collection[str], **values: Any) -> bool:

@@ -56,6 +56,11 @@ class Database:
         with _translated(), self._unpooled.connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
+    @staticmethod
+    def was_lost(error: Unavailable) -> bool:
+        """Whether it is this database that did not answer."""
+        return isinstance(error.__cause__, DBAPIError)
+
     def close(self) -> None:
         """Forget all pooled connections."""
         self.engine.dispose()

@@ -55,7 +55,7 @@ def open_quarantine(connection: Connection, run_ids: Collection[UUID] | None = N
     statement = select(table.c.run_id, func.count()).where(table.c.closed_by.is_(None)).group_by(table.c.run_id)
     if run_ids is not None:
         statement = statement.where(table.c.run_id.in_(list(run_ids)))
-    return dict(connection.execute(statement).tuples().all())
+    return dict(connection.execute(statement).all())
 
 
 def close_quarantine(connection: Connection, run_id: UUID, *, by: UUID) -> None:
@@ -78,4 +78,4 @@ def waiting_changes(connection: Connection, run_ids: Collection[UUID]) -> dict[U
     statement = select(table.c.run_id, func.count()).where(
         table.c.run_id.in_(list(run_ids)), table.c.state == "waiting"
     )
-    return dict(connection.execute(statement.group_by(table.c.run_id)).tuples().all())
+    return dict(connection.execute(statement.group_by(table.c.run_id)).all())

@@ -1,7 +1,7 @@
 """The run's record in the app database, as one attempt at it writes: each write is fenced by the attempt's number."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
@@ -203,6 +203,13 @@ class DatabaseJournal:
             statement = update(table).where(table.c.run_id == self._run_id, table.c.position == position)
             if connection.execute(statement.values(state=state, note=_clean(note))).rowcount != 1:
                 raise RunFailed(f"There is no schema change {position} in the run's record.")
+
+    def changes_reverted(self, run_id: UUID, positions: Collection[int]) -> None:
+        """Schema changes of another run were taken back by this one; idempotent."""
+        table = tables.schema_change
+        with self._fenced() as (connection, _):
+            statement = update(table).where(table.c.run_id == run_id, table.c.position.in_(list(positions)))
+            connection.execute(statement.values(state="reverted"))
 
     def changes(self, run_id: UUID | None = None) -> Sequence[ChangeRecord]:
         """Schema changes of this run (or of another), by position."""

@@ -75,7 +75,7 @@ def count(connection: Connection) -> int:
 def newest_exclusive(connection: Connection) -> dict[str, int]:
     """target_id → number of the newest run that changes data there."""
     statement = select(_RUN.target_id, func.max(_RUN.number)).where(_of(EXCLUSIVE_KINDS)).group_by(_RUN.target_id)
-    return dict(connection.execute(statement).tuples().all())
+    return dict(connection.execute(statement).all())
 
 
 def transition(

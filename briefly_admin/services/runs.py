@@ -1,0 +1,228 @@
+"""Runs as people deal with them: start, look, steer, roll back."""
+
+import builtins
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from briefly_admin.domain.actions import Action
+from briefly_admin.domain.config import BY_NAME, RunConfig
+from briefly_admin.domain.errors import InvalidRequest, Refused
+from briefly_admin.domain.permissions import Actor, Permission
+from briefly_admin.domain.runs import EXCLUSIVE_KINDS, RunKind, RunState
+from briefly_admin.services import restoring
+from briefly_admin.services.auditing import AuditService, require
+from briefly_admin.services.config import Servers, ServiceConfig
+from briefly_admin.services.planning import plan_view
+from briefly_admin.services.reading import Reader, find_run, is_resumable, may
+from briefly_admin.services.starting import Request, Starter, refuse_if_busy
+from briefly_admin.services.views import LogLine, PlanView, RunView, ThroughputPoint
+from briefly_admin.store import details, runs
+from briefly_admin.store.database import Connection, Row
+
+_S: Final = RunState
+_RESUMABLE: Final = frozenset({_S.PAUSED, _S.INTERRUPTED, _S.FAILED, _S.CANCELLED})
+_CANCELLED_AT_ONCE: Final = frozenset({_S.AWAITING_APPROVAL, _S.PENDING, _S.PAUSED, _S.INTERRUPTED})
+_CHANGEABLE: Final = frozenset({_S.RUNNING, _S.PAUSED})
+_POLL: Final = 0.2
+_POINTS: Final = 2000
+
+
+class RunService:
+    """Every method checks permission first; state, change and audit event go in one transaction."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        config: ServiceConfig,
+        audit: AuditService,
+        reader: Reader,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._servers = servers
+        self._database = servers.database
+        self._config = config
+        self._audit = audit
+        self._reader = reader
+        self._starter = Starter(servers, config, audit, now)
+        self._now = now
+
+    def start(
+        self,
+        actor: Actor,
+        kind: RunKind,
+        *,
+        config: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunView:
+        """Begin a migration, a validation or a backup. A preview takes `options["backup"]`; a rollback has a method.
+
+        Raises NotAllowed, InvalidRequest (field by field), Busy (naming the other run), Refused, Unavailable.
+        """
+        asked = dict(options or {})
+        if kind is RunKind.PREVIEW:
+            return self.preview(actor, str(asked.pop("backup", "")), idempotency_key=idempotency_key)
+        if kind is RunKind.ROLLBACK or asked:
+            raise InvalidRequest(f"A {kind} is not started with these options.", remedy="Use `rollback`.")
+        request = Request(kind=kind, config=config or {}, idempotency_key=idempotency_key)
+        return self._view(self._starter.start(actor, request), actor)
+
+    def rollback(
+        self,
+        actor: Actor,
+        backup: str,
+        *,
+        confirm: bool,
+        mode: str = "exact",
+        tables: builtins.list[str] | None = None,
+        reason: str = "",
+        preview_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunView:
+        """Begin to restore a backup (its name or id). Nothing happens unless `confirm` is True.
+
+        Raises NotAllowed, InvalidRequest, NotFound, BackupExpired, BackupDamaged, Refused, Busy, Unavailable.
+        """
+        require(actor, Permission.ROLL_BACK)
+        restoring.check_form(confirm=confirm, mode=mode, reason=reason)
+        wish = restoring.Wish(backup, mode, tables, reason, preview_id)
+        with self._database.begin() as connection:
+            options, target_id = restoring.options_of(connection, wish, self._servers.plan, self._now())
+        request = Request(
+            kind=RunKind.ROLLBACK, options=options, target_id=target_id, idempotency_key=idempotency_key
+        )  # fmt: skip
+        return self._view(self._starter.start(actor, request), actor)
+
+    def preview(self, actor: Actor, backup: str, *, idempotency_key: str | None = None) -> RunView:
+        """Begin to count what restoring the backup would do. Raises as `rollback`."""
+        require(actor, Permission.PREVIEW)
+        with self._database.begin() as connection:
+            wish = restoring.Wish(backup, "exact", None, "", None)
+            options, target_id = restoring.options_of(connection, wish, self._servers.plan, self._now())
+        request = Request(kind=RunKind.PREVIEW, options=options, target_id=target_id, idempotency_key=idempotency_key)
+        return self._view(self._starter.start(actor, request), actor)
+
+    def pause(self, actor: Actor, run_id: str) -> RunView:
+        """Ask the leader to stop after the batch in hand. Raises NotAllowed, NotFound, Refused."""
+        require(actor, Permission.STEER)
+        with self._database.begin() as connection:
+            row = find_run(connection, run_id)
+            moved = runs.transition(connection, row.id, _S.PAUSING, before={_S.RUNNING}, by=actor.name)
+            return self._steered(connection, actor, row, Action.PAUSE, moved=moved)
+
+    def cancel(self, actor: Actor, run_id: str) -> RunView:
+        """End the run: at once where nobody leads it, else after the batch in hand."""
+        require(actor, Permission.STEER)
+        with self._database.begin() as connection:
+            row = find_run(connection, run_id)
+            moved = runs.transition(
+                connection, row.id, _S.CANCELLED, before=_CANCELLED_AT_ONCE, by=actor.name, completed_at=self._now()
+            ) or runs.transition(connection, row.id, _S.CANCELLING, before={_S.RUNNING}, by=actor.name)
+            return self._steered(connection, actor, row, Action.CANCEL, moved=moved)
+
+    def resume(self, actor: Actor, run_id: str) -> RunView:
+        """Queue the run again; it goes on from its last batch. Raises Busy, Refused where another run began since."""
+        require(actor, Permission.STEER)
+        with self._database.begin() as connection:
+            row = find_run(connection, run_id)
+            if RunKind(row.kind) is RunKind.ROLLBACK:
+                require(actor, Permission.ROLL_BACK)
+            runs.lock_target(connection, row.target_id)
+            if RunKind(row.kind) in EXCLUSIVE_KINDS:
+                refuse_if_busy(connection, row.target_id, but=row.id)
+            if not is_resumable(row, runs.newest_exclusive(connection)):
+                raise Refused("Another run has begun since; this one cannot go on.", remedy="Start a new one.")
+            moved = runs.transition(
+                connection, row.id, _S.PENDING, before=_RESUMABLE, by=actor.name, enqueued_at=None, completed_at=None,
+                error=None, error_code=None, remedy=None,
+            )  # fmt: skip
+            view = self._steered(connection, actor, row, Action.RESUME, moved=moved)
+        self._starter.enqueue(row)
+        return view
+
+    def change(self, actor: Actor, run_id: str, config: Mapping[str, Any]) -> RunView:
+        """Change batch size, pause or workers of a running or paused run. Raises InvalidRequest for other fields."""
+        require(actor, Permission.STEER)
+        fixed = [name for name in config if name in BY_NAME and not BY_NAME[name].live]
+        if fixed:
+            texts = {name: ["Cannot be changed once a run has begun."] for name in fixed}
+            raise InvalidRequest(f"{', '.join(fixed)} cannot be changed once a run has begun.", details=texts)
+        with self._database.begin() as connection:
+            row = find_run(connection, run_id)
+            new = RunConfig().with_json(row.config).with_json(config).to_json()
+            moved = runs.set_config(connection, row.id, new, old=row.config, states=_CHANGEABLE)
+            return self._steered(connection, actor, row, Action.CHANGE, moved=moved, details=dict(config))
+
+    def _steered(
+        self,
+        connection: Connection,
+        actor: Actor,
+        row: Row[Any],
+        action: Action,
+        *,
+        moved: bool,
+        details: Mapping[str, Any] | None = None,
+    ) -> RunView:
+        now_row = runs.get(connection, row.id) or row
+        view = self._reader.run(connection, now_row, actor)
+        if not moved:
+            possible = ", ".join(allowed.action for allowed in view.actions if allowed.allowed) or "nothing"
+            held = "" if may(view, action) else f" Possible now: {possible}."
+            raise Refused(f"Run {row.number} is {now_row.state}: {action} is not possible.{held}", remedy="Look again.")
+        self._audit.write(connection, actor, f"run.{action}", f"run {row.number}", details or {})
+        return view
+
+    def get(self, actor: Actor, run_id: str) -> RunView:
+        """A run by its id or number. Raises NotAllowed, NotFound."""
+        require(actor, Permission.READ)
+        with self._database.begin() as connection:
+            return self._reader.run(connection, find_run(connection, run_id), actor)
+
+    def list(
+        self, actor: Actor, *, limit: int = 50, before: int | None = None, kind: RunKind | None = None
+    ) -> tuple[RunView, ...]:
+        """Runs, newest first; `before` is a run number."""
+        require(actor, Permission.READ)
+        with self._database.begin() as connection:
+            return self._reader.runs(connection, runs.newest(connection, limit=limit, before=before, kind=kind), actor)
+
+    def count(self, actor: Actor) -> int:
+        """How many runs there are."""
+        require(actor, Permission.READ)
+        with self._database.begin() as connection:
+            return runs.count(connection)
+
+    def log(self, actor: Actor, run_id: str, limit: int = 200) -> tuple[LogLine, ...]:
+        """The newest lines of the run's log, newest first."""
+        require(actor, Permission.READ)
+        with self._database.begin() as connection:
+            rows = details.log(connection, find_run(connection, run_id).id, limit=limit)
+        return tuple(LogLine(row.at, row.level, row.phase or "", row.message) for row in rows)
+
+    def throughput(self, actor: Actor, run_id: str) -> tuple[ThroughputPoint, ...]:
+        """Points of the throughput picture, oldest first."""
+        require(actor, Permission.READ)
+        with self._database.begin() as connection:
+            rows = details.throughput(connection, find_run(connection, run_id).id, limit=_POINTS)
+        return tuple(ThroughputPoint(row.at, row.phase, row.done, row.rate) for row in rows)
+
+    def wait(self, actor: Actor, run_id: str, *, seconds: float) -> RunView:
+        """The run once it is finished, or as it is when the time is over."""
+        end = time.monotonic() + seconds
+        while True:
+            view = self.get(actor, run_id)
+            left = end - time.monotonic()
+            if view.finished or left <= 0:
+                return view
+            time.sleep(min(_POLL, left))
+
+    def plan_view(self, actor: Actor) -> PlanView:
+        """The plan over the target, with an estimate. Raises NotAllowed, Unavailable."""
+        require(actor, Permission.READ)
+        return plan_view(self._servers, self._config)
+
+    def _view(self, row: Row[Any], actor: Actor) -> RunView:
+        with self._database.begin() as connection:
+            return self._reader.run(connection, row, actor)

@@ -1,0 +1,190 @@
+"""One plain sentence a state, always with what happens next by itself (design: pages.md)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from briefly_admin.domain.progress import Progress
+from briefly_admin.domain.runs import RunKind, RunState
+
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_DAY: Final = 86400
+
+DOING: Final = {
+    "preflight": "Checking that everything is ready", "validate": "Validating", "backup": "Backing up",
+    "expand": "Adding missing columns", "migrate": "Migrating", "constrain": "Adding constraints and indexes",
+    "stage": "Reading the backup", "preview": "Comparing with the backup", "restore": "Restoring",
+    "verify": "Verifying",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that a sentence may speak of."""
+
+    kind: RunKind
+    state: RunState
+    now: datetime
+    state_at: datetime
+    state_by: str = ""
+    phase: str = ""
+    processed: int = 0
+    changed: int | None = None
+    quarantined: int = 0
+    progress: Progress | None = None
+    error: str = ""
+    remedy: str = ""
+    rehearsal: bool = False
+    verified: bool = False
+    resumable: bool = False
+    rollback_until: datetime | None = None
+    """Until when its backup can be restored; None if it cannot."""
+    pinned: bool = False
+    """Its backup stays until it is unpinned."""
+    workers: int | None = None
+    """Workers that listen; None where nobody could say."""
+    busy_with: int | None = None
+    """The number of another run that is being led."""
+    heals_within: int = 60
+    """Seconds within which an interrupted run goes on."""
+
+
+def sentence(facts: Facts) -> str:
+    """What is, and what happens next by itself."""
+    return _BY_STATE[facts.state](facts)
+
+
+def _pending(facts: Facts) -> str:
+    if facts.workers is None:
+        return "Waiting for a worker; it begins by itself as soon as one is free."
+    if not facts.workers:
+        return "Waiting for a worker; none listens. It begins by itself as soon as one is started."
+    listens = f"{facts.workers:,} {'listens' if facts.workers == 1 else 'listen'}"
+    if facts.busy_with is not None:
+        return f"Waiting for a worker; {listens}, busy with run {facts.busy_with}."
+    return f"Waiting for a worker; {listens}. It begins by itself within seconds."
+
+
+def _running(facts: Facts) -> str:
+    progress = facts.progress
+    doing = DOING.get(progress.phase if progress else facts.phase, "Starting")
+    if progress is None:
+        return f"{doing}."
+    if progress.waiting:
+        return f"{doing}: {progress.waiting.rstrip('.')}."
+    table = next((t for t in progress.tables if t.done < t.total and t.rate > 0), None) or next(
+        (t for t in progress.tables if t.done < t.total), None
+    )
+    if table is None:
+        return f"{doing}: {progress.done:,} rows done." if progress.done else f"{doing}."
+    parts = [f"{table.done:,} of {table.total:,} rows"]
+    if progress.rate:
+        parts.append(f"{progress.rate:,.0f} rows/s")
+    if table.rate > 0:
+        parts.append(f"about {duration((table.total - table.done) / table.rate)} left in this table")
+    if progress.eta_seconds is not None:
+        parts.append(f"{duration(progress.eta_seconds)} in all")
+    return f"{doing} {table.table}: {', '.join(parts)}."
+
+
+def _paused(facts: Facts) -> str:
+    return f"Paused {_by_whom(facts)} at {_rows(facts)}; nothing is locked. It goes on when somebody resumes it."
+
+
+def _interrupted(facts: Facts) -> str:
+    return f"Interrupted by a restart {_ago(facts)}; it goes on by itself within {facts.heals_within} s."
+
+
+def _cancelled(facts: Facts) -> str:
+    ending = " Rows done are safe; resume goes on from there." if facts.resumable else ""
+    return f"Cancelled {_by_whom(facts)} at {_rows(facts)}.{ending}"
+
+
+def _failed(facts: Facts) -> str:
+    doing = DOING.get(facts.phase, "")
+    error = facts.error.rstrip(".") or "it failed"
+    parts = [f"Stopped while {doing[0].lower()}{doing[1:]}: {error}." if doing else f"Stopped: {error}."]
+    if facts.remedy:
+        parts.append(facts.remedy)
+    if facts.resumable and facts.kind is RunKind.MIGRATION and not facts.rehearsal:
+        parts.append(f"Rows done are safe; resume goes on from row {facts.processed:,}.")
+    return " ".join(parts)
+
+
+def _completed(facts: Facts) -> str:
+    looked = f"{facts.processed:,} rows looked at"
+    if facts.kind is not RunKind.MIGRATION:
+        return {
+            RunKind.VALIDATION: f"Done: {looked}; the findings say what is wrong and what the repairs will cure.",
+            RunKind.BACKUP: f"Done: {facts.processed:,} rows sealed and proven{_until(facts)}.",
+            RunKind.ROLLBACK: f"Done: the data is as it was at the backup; verified{_until(facts)}.",
+            RunKind.PREVIEW: "Done: the preview says what a rollback would do now.",
+        }.get(facts.kind, f"Done: {looked}.")
+    if facts.rehearsal:
+        return f"Rehearsed: {looked}{_changed(facts, 'would change')}; nothing was committed."
+    verified = "; verified" if facts.verified else ""
+    return f"Done: {looked}{_changed(facts, 'changed')}{_quarantined(facts)}{verified}{_until(facts)}."
+
+
+def _rolled_back(facts: Facts) -> str:
+    return f"Rolled back {_ago(facts)}; the data is as it was before this run."
+
+
+_BY_STATE: Final[dict[RunState, Callable[[Facts], str]]] = {
+    RunState.AWAITING_APPROVAL: lambda _: "Waiting for the approval of another admin.",
+    RunState.PENDING: _pending,
+    RunState.RUNNING: _running,
+    RunState.PAUSING: lambda _: "Pausing: the batch in hand ends first.",
+    RunState.PAUSED: _paused,
+    RunState.INTERRUPTED: _interrupted,
+    RunState.CANCELLING: lambda _: "Cancelling: the batch in hand ends first; rows done stay as they are.",
+    RunState.CANCELLED: _cancelled,
+    RunState.FAILED: _failed,
+    RunState.COMPLETED: _completed,
+    RunState.COMPLETED_WITH_SKIPS: _completed,
+    RunState.ROLLED_BACK: _rolled_back,
+}
+
+
+def duration(seconds: float) -> str:
+    """'8 s', '4 min', '3 h', '2 days'."""
+    if seconds < _MINUTE:
+        return f"{max(0, round(seconds))} s"
+    if seconds < _HOUR:
+        return f"{round(seconds / _MINUTE)} min"
+    if seconds < 2 * _DAY:
+        return f"{round(seconds / _HOUR)} h"
+    return f"{round(seconds / _DAY)} days"
+
+
+def _ago(facts: Facts) -> str:
+    return f"{duration((facts.now - facts.state_at).total_seconds())} ago"
+
+
+def _by_whom(facts: Facts) -> str:
+    return f"by {facts.state_by} {_ago(facts)}" if facts.state_by else _ago(facts)
+
+
+def _rows(facts: Facts) -> str:
+    return f"{facts.processed:,} rows"
+
+
+def _changed(facts: Facts, word: str) -> str:
+    return "" if facts.changed is None else f", {facts.changed:,} {word}"
+
+
+def _quarantined(facts: Facts) -> str:
+    return f", {facts.quarantined:,} in quarantine" if facts.quarantined else ""
+
+
+def _until(facts: Facts) -> str:
+    if facts.rollback_until is None:
+        return ""
+    if facts.pinned:
+        return "; can be rolled back"
+    moment, today = facts.rollback_until.astimezone(UTC), facts.now.astimezone(UTC).date()
+    days = (moment.date() - today).days
+    when = {0: "today", 1: "tomorrow"}.get(days, f"{moment:%d %B %Y}".lstrip("0"))
+    return f"; can be rolled back until {when} {moment:%H:%M} UTC"

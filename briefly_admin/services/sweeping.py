@@ -1,0 +1,89 @@
+"""What the clock does: queue what the queue lost, heal what dead leaders left, let backups expire."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Final
+
+from briefly_admin.domain.errors import Unavailable
+from briefly_admin.domain.runs import RunState
+from briefly_admin.services.auditing import CLOCK, AuditService
+from briefly_admin.services.backups import BackupService
+from briefly_admin.services.config import Servers, ServiceConfig
+from briefly_admin.store import people, runs
+
+_HEALED: Final = {
+    RunState.RUNNING: RunState.INTERRUPTED,
+    RunState.PAUSING: RunState.PAUSED,
+    RunState.CANCELLING: RunState.CANCELLED,
+}
+_KEEP_SESSIONS: Final = timedelta(days=30)
+
+
+class SweepService:
+    """Run by one clock at a time; each method is safe to repeat and to interrupt."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        config: ServiceConfig,
+        audit: AuditService,
+        backups: BackupService,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._servers = servers
+        self._database = servers.database
+        self._config = config
+        self._audit = audit
+        self._backups = backups
+        self._now = now
+
+    def sweep(self) -> list[str]:
+        """Heal runs whose leader has been silent for a lease, and queue those that wait; ids of both, each once."""
+        touched = self._heal()
+        with self._database.begin() as connection:
+            waiting = [row.id for row in runs.waiting(connection, self._config.lease)]
+        for run_id in waiting:
+            if self._enqueue(str(run_id)):
+                touched.append(str(run_id))
+                with self._database.begin() as connection:
+                    runs.enqueued(connection, run_id)
+        return list(dict.fromkeys(touched))
+
+    def _heal(self) -> list[str]:
+        with self._database.begin() as connection:
+            silent = runs.abandoned(connection, self._config.lease)
+        healed = []
+        for row in silent:
+            before = RunState(row.state)
+            with self._database.begin() as connection:
+                if runs.heal(connection, row.id, _HEALED[before], before=before, lease=self._config.lease):
+                    facts = {"leader": row.leader, "attempt": row.attempt, "state": _HEALED[before].value}
+                    self._audit.write(connection, CLOCK, "run.heal", f"run {row.number}", facts)
+                    healed.append(str(row.id))
+        return healed
+
+    def _enqueue(self, run_id: str) -> bool:
+        with suppress(Unavailable):
+            self._servers.queue.enqueue(run_id)
+            return True
+        return False
+
+    def purge(self) -> int:
+        """Delete backups whose time is over (keys first), what crashes left in the store, and old sessions; how many
+        backups expired.
+        """
+        with self._database.begin() as connection:
+            people.forget_sessions(connection, before=self._now() - _KEEP_SESSIONS)
+        return self._backups.purge()
+
+    @contextmanager
+    def try_lead_clock(self) -> Iterator[bool]:
+        """Whether this process is the one clock, as long as the context is open."""
+        with self._database.alone() as connection:
+            leads = runs.try_clock_lock(connection)
+            try:
+                yield leads
+            finally:
+                if leads:
+                    runs.free_clock_lock(connection)

@@ -1,0 +1,45 @@
+"""The composition root below the mouths: from settings to services."""
+
+from datetime import timedelta
+
+from briefly_admin.domain.config import RunConfig
+from briefly_admin.domain.ports import Queue
+from briefly_admin.engine import pipeline
+from briefly_admin.engine.target import Target
+from briefly_admin.jobs.queue import RqQueue
+from briefly_admin.plans import plan
+from briefly_admin.services import Servers, ServiceConfig, Services, assemble
+from briefly_admin.settings import Settings
+from briefly_admin.store.database import Database
+from briefly_admin.vault.keys import MasterKeys
+from briefly_admin.vault.stores import open_store
+from briefly_admin.vault.vault import Vault
+
+
+def build(settings: Settings, *, queue: Queue | None = None) -> Services:
+    """All services; nothing connects before it is used, so that a process may fork after this.
+
+    `queue` is the way to a worker; by default RQ's, on the settings' Redis.
+    Raises SettingError, NotFound for an unknown plan.
+    """
+    servers = Servers(
+        database=Database(settings.database_url),
+        target=Target(settings.target_database_url),
+        vault=Vault(open_store(settings.backup_store_url), MasterKeys(dict(settings.backup_keys))),
+        plan=plan(settings.migration_plan),
+        queue=queue or RqQueue(settings.redis_url),
+    )
+    config = ServiceConfig(
+        plan_name=settings.migration_plan,
+        audit_key=settings.audit_key,
+        retention=timedelta(hours=settings.backup_retention_hours),
+        lease=timedelta(seconds=settings.lease_seconds),
+        defaults=RunConfig(
+            batch_size=settings.migration_batch_size,
+            max_retries=settings.migration_max_retries,
+            retry_delay=settings.migration_retry_delay,
+        ),
+        store_lasts=settings.store_lasts,
+        production=settings.production,
+    )
+    return assemble(servers, config, engine=pipeline.lead)
