@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from psycopg import sql
 
-from briefly_admin.engine.catalog import CatalogTable
+from briefly_admin.engine.catalog import CatalogColumn, CatalogTable
 from briefly_admin.plans.base import AggregateRepair, GroupedRepair, Plan, Repair, Table
 
 Relation = Callable[[str], sql.Composable]
@@ -29,10 +29,15 @@ class CompiledRepairs:
 def template(text: str, alias: str, columns: Collection[str], types: Mapping[str, str] | None = None) -> sql.Composed:
     """A plan's SQL text with `{name}` filled by alias.name, or by a typed NULL where the table lacks the column."""
     names = {name for _, name, _, _ in Formatter().parse(text) if name}
-    parts: dict[str, Any] = {
-        name: sql.Identifier(alias, name) if name in columns else _null((types or {}).get(name)) for name in names
-    }
+    parts: dict[str, Any] = {name: column_value(name, alias, columns, types) for name in names}
     return sql.SQL(text).format(**parts)  # plans are code, not input
+
+
+def column_value(
+    name: str, alias: str, columns: Collection[str], types: Mapping[str, str] | None = None
+) -> sql.Composable:
+    """alias.name, or a typed NULL where the table lacks the column; the name may be any."""
+    return sql.Identifier(alias, name) if name in columns else _null((types or {}).get(name))
 
 
 def _null(type_name: str | None) -> sql.Composable:
@@ -107,7 +112,7 @@ def _filled(
     column: str, alias: str, columns: Collection[str], types: Mapping[str, str], value: sql.Composable
 ) -> sql.Composable:
     """The column where it has a value, else `value`."""
-    return sql.SQL("coalesce({}, {})").format(template(f"{{{column}}}", alias, columns, types), value)
+    return sql.SQL("coalesce({}, {})").format(column_value(column, alias, columns, types), value)
 
 
 _GROUPED: Final = sql.SQL(
@@ -124,18 +129,18 @@ def _grouped_join(
 ) -> sql.Composable:  # fmt: skip
     keys = [sql.Identifier(column) for column in table.key]
     types = {column.name: column.type for column in table.columns}
-    column = f"{{{repair.column}}}"
+    column = repair.column
     within = sql.SQL("AND ({}) IN ({})").format(
         sql.SQL(", ").join(sql.SQL("n.{}").format(key) for key in keys), scope
     ) if scope else sql.SQL("")  # fmt: skip
     return _GROUPED.format(
         g_keys=sql.SQL(", ").join(sql.SQL("g.{}").format(key) for key in keys),
         group=sql.Identifier(repair.group_by), table=source(table.name),
-        m_column=template(column, "m", columns, types), n_column=template(column, "n", columns, types),
-        g_column=template(column, "g", columns, types),
+        m_column=column_value(column, "m", columns, types), n_column=column_value(column, "n", columns, types),
+        g_column=column_value(column, "g", columns, types),
         # The highest bigint + 1 must be a value that validation can name, not an error in the middle of a scan.
         wide=sql.SQL("bigint" if columns.get(repair.column, "int4") in {"int2", "int4"} else "numeric"),
-        order=sql.SQL(", ").join(template(f"{{{part}}}", "g", columns, types) for part in repair.order),
+        order=sql.SQL(", ").join(column_value(part, "g", columns, types) for part in repair.order),
         scope=within, name=sql.Identifier(name),
         on=sql.SQL(" AND ").join(
             sql.SQL("{}.{} = {}.{}").format(sql.Identifier(name), key, sql.Identifier(alias), key) for key in keys
@@ -152,3 +157,15 @@ def changed(values: Mapping[str, sql.Composable], alias: str, catalog: CatalogTa
         if name in present
     ]
     return sql.SQL("({})").format(sql.SQL(" OR ").join(tests)) if tests else sql.SQL("false")
+
+
+_BOUNDS: Final = {"int2": (-(2**15), 2**15 - 1), "int4": (-(2**31), 2**31 - 1), "int8": (-(2**63), 2**63 - 1)}
+
+
+def as_stored(value: sql.Composable, column: CatalogColumn) -> sql.Composable:
+    """A repaired value in its column's type; NULL, not an error, where an integer type cannot hold it."""
+    cast = sql.SQL("({})::{}").format(value, sql.SQL(column.type))
+    bounds = _BOUNDS.get(column.base_type)
+    if bounds is None:
+        return cast
+    return sql.SQL("CASE WHEN {} BETWEEN {} AND {} THEN {} END").format(value, *map(sql.Literal, bounds), cast)

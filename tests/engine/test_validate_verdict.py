@@ -84,7 +84,7 @@ class Whole(Schema):
         return data["low"], data["high"]
 
 
-_STORABLE = st.characters(exclude_categories=("Cs",), exclude_characters="\0")
+_STORABLE = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 _TEXTS = st.one_of(
     st.text(_STORABLE, max_size=8),
     st.sampled_from([
@@ -230,10 +230,10 @@ def test_unified_before_and_after_repair(connection: Session, name: str) -> None
     @settings(max_examples=5 * FACTOR, **_HYPOTHESIS)
     @given(st.data())
     def check(data: st.DataObject) -> None:
-        row = st.fixed_dictionaries({n: st.one_of(st.none(), v) for n, v in values.items() if n != "id"})
+        columns = st.fixed_dictionaries({n: st.one_of(st.none(), v) for n, v in values.items() if n != "id"})
         rows = [
             {"id": f"00000000-0000-0000-0000-{n:012}"} | values
-            for n, values in enumerate(data.draw(st.lists(row, min_size=1, max_size=25)))
+            for n, values in enumerate(data.draw(st.lists(columns, min_size=1, max_size=25)))
         ]
         with connection.transaction(force_rollback=True):
             for other in tables:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import psycopg
+
 from briefly_admin.domain.checks import Check
 from briefly_admin.domain.errors import Refused
 from briefly_admin.engine.catalog import CatalogTable, read_table
@@ -158,6 +160,9 @@ def _types(site: Site, name: str, title: str) -> Check:
             compile_table(site.connection, site.plan, table, site.catalog)
         except Refused as error:
             faults.append(error.message.rstrip("."))
+        except psycopg.errors.InsufficientPrivilege:
+            if not found.row_security:  # else the check of row-level security has named it
+                faults.append(f"The role may not read {_title_of(found)}")
     if faults:
         return red(name, title, f"{'; '.join(faults)}.", "Give the columns the types that the plan names.")
     return green(name, title, "The plan's repairs fit them.")

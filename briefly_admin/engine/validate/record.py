@@ -9,7 +9,7 @@ from psycopg import sql
 
 from briefly_admin.domain.errors import Refused
 from briefly_admin.engine.catalog import CatalogTable
-from briefly_admin.engine.repairs import compile_repairs, template
+from briefly_admin.engine.repairs import column_value, compile_repairs
 from briefly_admin.engine.target import Connection, safe_message
 from briefly_admin.engine.validate.conditions import Condition, Typed, conditions
 from briefly_admin.plans.base import Plan, Table
@@ -81,7 +81,7 @@ class CompiledTable:
     def value(self, column: str) -> sql.Composable:
         """A column once repaired."""
         present = {c.name for c in self.catalog.columns}
-        return self.values.get(column) or template(f"{{{column}}}", ALIAS, present, _declared(self.table))
+        return self.values.get(column) or column_value(column, ALIAS, present, _declared(self.table))
 
 
 def compile_table(
@@ -129,7 +129,9 @@ def _types_of(
     try:
         with connection.transaction():
             described: Sequence[Any] = connection.execute(query).description or ()
-    except (psycopg.errors.SyntaxErrorOrAccessRuleViolation, psycopg.errors.DataException) as error:
+    except psycopg.errors.InsufficientPrivilege:
+        raise
+    except (psycopg.ProgrammingError, psycopg.DataError) as error:
         raise Refused(
             f"The repairs of {table.schema}.{table.name} do not fit its columns: {safe_message(error)}.",
             remedy="Give the columns the types that the plan names (see the preflight checks).",
@@ -148,7 +150,7 @@ def _check(
     name = spec.name
     declared = _declared(table)
     column = found.column(name)
-    raw = template(f"{{{name}}}", ALIAS, {c.name for c in found.columns}, declared)
+    raw = column_value(name, ALIAS, {c.name for c in found.columns}, declared)
     raw_type = column.base_type if column else types.get(name, "text")  # a NULL is as good in any type
     before = conditions(spec, Typed(raw, raw_type))
     if column is None:
