@@ -87,7 +87,7 @@ def follow(session: Session, run_id: str, *, json_lines: bool = False) -> RunVie
     Ctrl-C lets go of it (click.exceptions.Exit 130): the run itself goes on, or is queued again.
     """
     with Printer(json_lines=json_lines) as printer:
-        if not _workers(session):
+        if not workers(session):
             _lead_here(session, run_id, printer.progress)
         try:
             view = session.services.runs.get(session.actor, run_id)
@@ -104,11 +104,12 @@ def follow(session: Session, run_id: str, *, json_lines: bool = False) -> RunVie
 
 def _help_out(session: Session, view: RunView, report: Callable[[Progress], None]) -> None:
     """Lead a run that waits while the last worker is gone."""
-    if view.state in {RunState.PENDING, RunState.INTERRUPTED} and not _workers(session):
+    if view.state in {RunState.PENDING, RunState.INTERRUPTED} and not workers(session):
         _lead_here(session, view.id, report)
 
 
-def _workers(session: Session) -> int:
+def workers(session: Session) -> int:
+    """How many workers listen; none where the queue does not answer."""
     try:
         queue = session.services.servers.queue
         return queue.workers() if queue else 0

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from briefly_admin.cli.follow import conclude, follow
+from briefly_admin.cli.follow import conclude, follow, workers
 from briefly_admin.cli.session import Session, as_json, at, print_json, print_table, session
 from briefly_admin.domain.actions import Action
 from briefly_admin.domain.errors import InvalidRequest
@@ -124,7 +124,9 @@ def _steering(action: Action, words: str) -> click.Command:
     def steer(run_id: str, *, as_json: bool) -> None:
         with session() as active:
             view = getattr(active.services.runs, str(action))(active.actor, run_id)
-            if as_json:
+            if action is Action.RESUME and not workers(active):
+                conclude(follow(active, view.id, json_lines=as_json), json_lines=as_json)
+            elif as_json:
                 print_json(view.status_json())
             else:
                 click.echo(view.sentence)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -18,6 +18,8 @@ from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.services import Services, logs
 from briefly_admin.settings import Settings
 
+_WIDE: Final = 220
+"""Columns of a table that goes into a file or a pipe."""
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 
 
@@ -75,7 +77,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
         )
     for row in listed:
         table.add_row(*row)
-    Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty()).print(table)
+    width = None if sys.stdout.isatty() else _WIDE
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 def at(moment: datetime | None) -> str:

@@ -7,7 +7,7 @@ import psycopg
 from psycopg import sql
 
 from briefly_admin.engine.catalog import CatalogTable
-from briefly_admin.engine.repairs import changed, compile_repairs
+from briefly_admin.engine.repairs import as_stored, changed, compile_repairs
 from briefly_admin.engine.target import Connection
 from briefly_admin.plans.base import Plan, Table
 
@@ -63,12 +63,12 @@ def _probe(
 def _statement(
     table: Table, here: CatalogTable, values: Mapping[str, sql.Composable], joins: Any, where: Any
 ) -> sql.Composed:
-    types = {column.name: sql.SQL(column.type) for column in here.columns}
+    columns = {column.name: column for column in here.columns}
     keys = [(sql.Identifier(name), sql.Identifier(f"k{n}")) for n, name in enumerate(table.key)]
     new = {name: sql.Identifier(f"v{n}") for n, name in enumerate(values)}
     return _PROBE.format(
         keys=_each("t.{} AS {}", keys),
-        values=_each("({})::{} AS {}", [(v, types[n], new[n]) for n, v in values.items()]),
+        values=_each("{} AS {}", [(as_stored(v, columns[n]), new[n]) for n, v in values.items()]),
         table=here.identifier, joins=joins, where=where, rows=sql.Literal(_ROWS),
         assignments=_each("{} = p.{}", [(sql.Identifier(name), value) for name, value in new.items()]),
         match=_each("u.{} = p.{}", keys, " AND "),

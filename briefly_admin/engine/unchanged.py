@@ -13,9 +13,9 @@ from briefly_admin.domain.manifest import TableManifest
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import staging
-from briefly_admin.engine.catalog import CatalogTable
+from briefly_admin.engine.catalog import CatalogColumn, CatalogTable
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.repairs import compile_repairs
+from briefly_admin.engine.repairs import CompiledRepairs, as_stored, compile_repairs
 from briefly_admin.engine.target import Connection
 from briefly_admin.plans.base import AggregateRepair, Table
 from briefly_admin.vault.digest import SendColumn, bucket_sql, buckets_of, row_bytes_sql
@@ -144,10 +144,7 @@ class Comparison:
         columns = [SendColumn(c.name, c.send) for c in here.columns if c.name not in skipped and c.generated != "v"]
         repairs = compile_repairs(self._context.plan, table, self._tables, relation=lambda name: staged[name])
         expected = sql.SQL(", ").join(
-            sql.SQL("({})::{} AS {}").format(
-                repairs.values.get(column.name, sql.Identifier("t", column.name)), sql.SQL(column.type),
-                sql.Identifier(column.name),
-            )
+            sql.SQL("{} AS {}").format(_expected(repairs, column), sql.Identifier(column.name))
             for column in here.columns
         )  # fmt: skip
         keys = [sql.Identifier(name) for name in table.key]
@@ -173,3 +170,8 @@ _UNEXPLAINED: Final = sql.SQL(
 
 def _each(form: str, names: Sequence[sql.Identifier], between: str = ", ") -> sql.Composable:
     return sql.SQL(between).join(sql.SQL(form).format(name) for name in names)
+
+
+def _expected(repairs: CompiledRepairs, column: CatalogColumn) -> sql.Composable:
+    value = repairs.values.get(column.name)
+    return sql.Identifier("t", column.name) if value is None else as_stored(value, column)
