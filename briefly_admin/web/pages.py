@@ -4,9 +4,32 @@ from typing import Final
 
 from flask import Blueprint
 
-from briefly_admin.web import health, session_views
+from briefly_admin.web import (
+    admins,
+    audit,
+    backups,
+    checks,
+    findings,
+    health,
+    me,
+    overview,
+    pictures,
+    rollback,
+    runs,
+    session_views,
+)
 
 BLUEPRINTS: Final[tuple[Blueprint, ...]] = (
     health.blueprint,
     session_views.blueprint,
+    overview.blueprint,
+    checks.blueprint,
+    runs.blueprint,
+    pictures.blueprint,
+    findings.blueprint,
+    backups.blueprint,
+    rollback.blueprint,
+    audit.blueprint,
+    admins.blueprint,
+    me.blueprint,
 )

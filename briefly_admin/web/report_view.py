@@ -1,0 +1,262 @@
+"""What a run brought, phase by phase, as its report prints it. A result that lacks a part leaves that part out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flask import url_for
+
+from briefly_admin.domain.runs import Phase, RunKind
+from briefly_admin.services.views import RunView
+from briefly_admin.web import formats
+from briefly_admin.web.paths import page_path
+from briefly_admin.web.rehearsal_view import Rehearsal, rehearsal_of
+
+_SAMPLES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table of texts: `columns` as the table macro takes them, the first of each row is its heading."""
+
+    title: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLine:
+    """A schema change and how it stands."""
+
+    text: str
+    state: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackupLine:
+    """The backup that the run took, or that it restored."""
+
+    name: str
+    text: str
+    url: str
+    rollback_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The parts of a report; empty ones are not printed."""
+
+    stats: tuple[tuple[str, str], ...]
+    grids: tuple[Grid, ...]
+    findings: tuple[str, ...]
+    findings_url: str
+    changes: tuple[ChangeLine, ...]
+    changes_left: str
+    others: Grid | None
+    notes: tuple[str, ...]
+    backup: BackupLine | None
+    rehearsal: Rehearsal | None
+
+
+def report_of(view: RunView) -> Report:
+    """The report of a finished run, from the results of its phases."""
+    results = _results(view)
+    migrate, verify = results.get(Phase.MIGRATE, {}), results.get(Phase.VERIFY, {})
+    rehearsing = bool(view.config.get("dryRun")) and view.kind is RunKind.MIGRATION
+    preview = results.get(Phase.PREVIEW, {})
+    grids = (
+        _looked_at(migrate, rehearsing=rehearsing),
+        _validated(results.get(Phase.VALIDATE, {})) if view.kind is RunKind.VALIDATION else None,
+        _backed_up(results.get(Phase.BACKUP, {})) if view.kind is RunKind.BACKUP else None,
+        _restored(results.get(Phase.RESTORE) or preview, view.kind),
+        _sizes(verify),
+        _timings(verify),
+    )
+    left = view.changes_left
+    return Report(
+        stats=_stats(view, results),
+        grids=tuple(grid for grid in grids if grid is not None and grid.rows),
+        findings=_findings(results.get(Phase.VALIDATE, {})),
+        findings_url=url_for("findings.show", run_id=view.number),
+        changes=_changes(results),
+        changes_left=f"{left:,} schema {_plural(left, 'change waits', 'changes wait')} for quarantined rows."
+        if left
+        else "",
+        others=_others(verify),
+        notes=tuple(str(text) for text in (*_list(preview.get("outside")), *_list(preview.get("schema_changes")))),
+        backup=_backup(view),
+        rehearsal=rehearsal_of(migrate) if rehearsing else None,
+    )
+
+
+def _results(view: RunView) -> Mapping[str, Mapping[str, Any]]:
+    """Phase → its result, whichever of phases and report has it."""
+    found: dict[str, Mapping[str, Any]] = {
+        name: value for name, value in (view.report or {}).items() if isinstance(value, Mapping)
+    }
+    return found | {phase.phase.value: phase.result for phase in view.phases if phase.result}
+
+
+def _stats(view: RunView, results: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    migrate = results.get(Phase.MIGRATE, {})
+    stats = [("Rows looked at", formats.number(migrate.get("looked", view.records_processed)))]
+    if "changed" in migrate:
+        word = "Would change" if view.config.get("dryRun") else "Changed"
+        stats.append((word, formats.number(migrate["changed"])))
+    if "skipped" in migrate:
+        stats.append(("Skipped", formats.number(migrate["skipped"])))
+    if view.quarantined:
+        stats.append(("In quarantine", formats.number(view.quarantined)))
+    if view.started_at and view.completed_at:
+        stats.append(("Took", formats.duration((view.completed_at - view.started_at).total_seconds())))
+    return tuple(stats)
+
+
+def _looked_at(migrate: Mapping[str, Any], *, rehearsing: bool) -> Grid | None:
+    rows = tuple(
+        (str(t.get("table", "")), *(formats.number(t.get(name, 0)) for name in ("looked", "changed", "skipped")))
+        for t in _list(migrate.get("tables"))
+        if isinstance(t, Mapping)
+    )
+    columns = ("Looked at", "Would change" if rehearsing else "Changed", "Skipped")
+    return Grid("Rows by table", _columns("Table", *columns), rows)
+
+
+def _validated(validate: Mapping[str, Any]) -> Grid | None:
+    rows = tuple((name, formats.number(count)) for name, count in _map(validate.get("rows")).items())
+    return Grid("Rows validated", _columns("Table", "Rows"), rows)
+
+
+def _backed_up(backup: Mapping[str, Any]) -> Grid | None:
+    rows = tuple(
+        (str(t.get("table", "")), formats.number(t.get("rows")), formats.size(t.get("bytes")))
+        for t in _list(backup.get("tables"))
+        if isinstance(t, Mapping)
+    )
+    return Grid("What the backup holds", _columns("Table", "Rows", "Sealed size"), rows)
+
+
+def _restored(result: Mapping[str, Any], kind: RunKind) -> Grid | None:
+    if kind not in {RunKind.ROLLBACK, RunKind.PREVIEW}:
+        return None
+    words = ("Untouched", "Restored", "Brought back", "Deleted")
+    title = "What was restored"
+    if kind is RunKind.PREVIEW:
+        words, title = ("Untouched", "To restore", "To bring back", "To delete"), "What a rollback would do"
+    rows = tuple(
+        (name, *(formats.number(_map(counts).get(part, 0)) for part in ("same", "update", "insert", "delete")))
+        for name, counts in _map(result.get("tables")).items()
+    )
+    return Grid(title, _columns("Table", *words), rows)
+
+
+def _sizes(verify: Mapping[str, Any]) -> Grid | None:
+    before = _map(_map(verify.get("before")).get("tables"))
+    after = _map(_map(verify.get("after")).get("tables"))
+    rows = tuple(
+        (
+            name,
+            formats.size(_map(before.get(name)).get("bytes")),
+            formats.size(_map(now).get("bytes")),
+        )
+        for name, now in after.items()
+    )
+    return Grid("Sizes", _columns("Table", "Before", "After"), rows)
+
+
+def _timings(verify: Mapping[str, Any]) -> Grid | None:
+    before = {
+        query.get("name"): query
+        for query in _list(_map(verify.get("before")).get("queries"))
+        if isinstance(query, Mapping)
+    }
+    rows = tuple(
+        (
+            str(query.get("name", "")),
+            _milliseconds(_map(before.get(query.get("name")))),
+            _milliseconds(query),
+            ", ".join(str(node) for node in _list(query.get("nodes"))[:3]),
+        )
+        for query in _list(_map(verify.get("after")).get("queries"))
+        if isinstance(query, Mapping)
+    )
+    columns = (("Query", ""), ("Before", "num"), ("After", "num"), ("How it is answered now", "wide"))
+    return Grid("Timing of representative queries", columns, rows, "The fastest of three tries each.")
+
+
+def _milliseconds(query: Mapping[str, Any]) -> str:
+    value = query.get("ms")
+    if isinstance(value, int | float):
+        return f"{value:,.2f} ms"
+    return str(query.get("note") or formats.UNKNOWN)
+
+
+def _others(verify: Mapping[str, Any]) -> Grid | None:
+    """Rows that others changed while the run went, or how many buckets differ where no backup can tell."""
+    rows = []
+    for name, found in _map(verify.get("unchanged")).items():
+        others = _map(_map(found).get("others"))
+        keys = [str(_map(s).get("key", "")) for s in _list(_map(found).get("samples"))[:_SAMPLES]]
+        if any(others.values()):
+            counts = ", ".join(f"{count:,} {what}" for what, count in others.items() if count)
+            rows.append((name, counts, ", ".join(keys)))
+        elif not _map(found).get("compared", True):
+            rows.append((name, f"{_map(found).get('buckets', 0):,} of 4,096 buckets differ; no backup to compare", ""))
+    columns = (("Table", ""), ("Changed by others since", ""), ("Keys", "wide"))
+    return Grid("Changed by others", columns, tuple(rows)) if rows else None
+
+
+def _findings(validate: Mapping[str, Any]) -> tuple[str, ...]:
+    words = {
+        "blocking": "that the repairs do not cure", "repairable": "that the repairs cure",
+        "notice": "worth a look, which never stop a run",
+    }  # fmt: skip
+    return tuple(
+        f"{validate[name]:,} {_plural(validate[name], 'row', 'rows')} {text}"
+        for name, text in words.items()
+        if isinstance(validate.get(name), int) and validate[name]
+    )
+
+
+def _changes(results: Mapping[str, Mapping[str, Any]]) -> tuple[ChangeLine, ...]:
+    """What constrain tells of; before it, the columns and indexes that expand made."""
+    expand, told = results.get(Phase.EXPAND, {}), _list(results.get(Phase.CONSTRAIN, {}).get("changes"))
+    if not told:
+        columns = [f"column {name}" for name in _list(expand.get("columns"))]
+        indexes = [f"index {name}" for name in _list(expand.get("indexes"))]
+        return tuple(ChangeLine(text, "made", "") for text in (*columns, *indexes))
+    return tuple(
+        ChangeLine(
+            f"{change.get('table', '')}: {str(change.get('kind', '')).replace('_', ' ')} {change.get('name', '')}",
+            str(change.get("state", "")),
+            str(change.get("note") or ""),
+        )
+        for change in told
+        if isinstance(change, Mapping)
+    )
+
+
+def _backup(view: RunView) -> BackupLine | None:
+    if view.backup_name is None:
+        return None
+    rollback = page_path(f"/backups/{view.backup_name}/rollback") if view.rollback_available else ""
+    text = "can be rolled back" if view.rollback_available else "cannot be restored any more"
+    return BackupLine(view.backup_name, text, page_path("/backups"), rollback)
+
+
+def _columns(*names: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, "num" if position else "") for position, name in enumerate(names))
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return one if count == 1 else many
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()

@@ -1,0 +1,288 @@
+"""A run as its page shows it: one frozen value, made from the services' RunView; templates only print it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from flask import url_for
+
+from briefly_admin.domain.actions import Action, Allowed
+from briefly_admin.domain.progress import Progress, TableProgress
+from briefly_admin.domain.runs import LED, Phase, RunKind, RunState
+from briefly_admin.services.views import LogLine, PhaseView, RunView
+from briefly_admin.web import formats
+from briefly_admin.web.parts import Bar, Button, Step
+from briefly_admin.web.paths import page_path
+from briefly_admin.web.report_view import Report, report_of
+
+KINDS: Final = {
+    RunKind.MIGRATION: "migration", RunKind.VALIDATION: "validation", RunKind.BACKUP: "backup",
+    RunKind.DRILL: "drill", RunKind.PREVIEW: "preview of a rollback", RunKind.ROLLBACK: "rollback",
+    RunKind.REPLAY: "replay",
+}  # fmt: skip
+_COUNTED: Final = frozenset(p.value for p in (Phase.VALIDATE, Phase.BACKUP, Phase.MIGRATE, Phase.STAGE, Phase.RESTORE))
+"""Phases that count rows from the start: none to do means done."""
+_STOPPED: Final = frozenset({RunState.FAILED, RunState.CANCELLED})
+_TONES: Final = {
+    RunState.COMPLETED: "good", RunState.COMPLETED_WITH_SKIPS: "warn", RunState.FAILED: "bad",
+    RunState.CANCELLED: "warn", RunState.PAUSED: "warn", RunState.INTERRUPTED: "warn", RunState.PAUSING: "warn",
+    RunState.CANCELLING: "warn",
+}  # fmt: skip
+_PICTURE_SECONDS: Final = 5
+"""The picture of a live run is asked for anew this often."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A table in the current phase, in words."""
+
+    name: str
+    rows: str
+    changed: str
+    skipped: str
+    rate: str
+    bar: Bar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """What `runs/_run.html` prints. `poll_url` is '' once nothing can change by itself."""
+
+    id: str
+    title: str
+    subtitle: str
+    state: str
+    sentence: str
+    remedy: str
+    poll_url: str
+    action_url: str
+    buttons: tuple[Button, ...]
+    changeable: bool
+    bar: Bar | None
+    figures: str
+    steps: tuple[Step, ...]
+    tables: tuple[TableRow, ...]
+    shows_changes: bool
+    waiting: str
+    blocking: tuple[str, ...]
+    findings_url: str
+    picture_url: str
+    picture_text: str
+    log: tuple[LogLine, ...]
+    facts: tuple[tuple[str, str], ...]
+    report: Report | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run in a list."""
+
+    number: int
+    url: str
+    what: str
+    state: str
+    rows: str
+    took: str
+    by: str
+    created_at: datetime
+    bar: Bar | None
+    sentence: str
+
+
+def run_page(view: RunView, log: tuple[LogLine, ...], now: datetime, picture_text: str = "") -> RunPage:
+    """The page of one run; `picture_text` says in words what its picture shows."""
+    progress = view.progress
+    finished = view.finished
+    return RunPage(
+        id=view.id,
+        title=f"Run {view.number}",
+        subtitle=f"{_what(view).capitalize()} of {view.target_title}, plan {view.plan_title}",
+        state=view.state.value,
+        sentence=view.sentence,
+        remedy=view.remedy if finished and view.remedy not in view.sentence else "",
+        poll_url=url_for("runs.progress", run_id=view.number) if view.live else "",
+        action_url=url_for("runs.act", run_id=view.number),
+        buttons=tuple(_button(allowed, view) for allowed in view.actions if allowed.action is not Action.CHANGE),
+        changeable=any(a.action is Action.CHANGE and a.allowed for a in view.actions),
+        bar=overall_bar(view),
+        figures=_figures(view, now),
+        steps=tuple(_step(phase, view, now) for phase in view.phases),
+        tables=() if finished and view.state not in _STOPPED else _table_rows(progress),
+        shows_changes=progress is not None and progress.phase == Phase.MIGRATE,
+        waiting=view.waiting,
+        blocking=view.blocking,
+        findings_url=url_for("findings.show", run_id=view.number),
+        picture_url=_picture_url(view, now),
+        picture_text=picture_text or "Rows a second over time, phase by phase.",
+        log=log,
+        facts=_facts(view),
+        report=report_of(view) if finished else None,
+    )
+
+
+def run_row(view: RunView, now: datetime) -> RunRow:
+    """A line of a list of runs."""
+    return RunRow(
+        number=view.number,
+        url=url_for("runs.show", run_id=view.number),
+        what=_what(view),
+        state=view.state.value,
+        rows=formats.number(view.records_processed),
+        took=formats.duration(_elapsed(view, now)),
+        by=view.created_by,
+        created_at=view.created_at,
+        bar=overall_bar(view),
+        sentence=view.sentence,
+    )
+
+
+def overall_bar(view: RunView) -> Bar | None:
+    """How far the current phase is; None before a run begins and where there is nothing to measure."""
+    label, tone = f"Run {view.number}", _TONES.get(view.state, "")
+    if view.state in {RunState.COMPLETED, RunState.COMPLETED_WITH_SKIPS}:
+        return Bar(label, 1, 1, "done", tone)
+    if view.state in LED:
+        return _live_bar(view.progress, label, tone)
+    if view.state in {RunState.PENDING, RunState.AWAITING_APPROVAL, RunState.ROLLED_BACK} or not view.records_total:
+        return None
+    return _rows_bar(label, view.records_processed, view.records_total, tone)
+
+
+def _live_bar(progress: Progress | None, label: str, tone: str) -> Bar:
+    if progress is None:
+        return Bar(label, None, 0, "starting…", tone)
+    label = f"{label}, phase {progress.phase}"
+    if progress.total or (progress.tables and progress.phase in _COUNTED):
+        return _rows_bar(label, progress.done, progress.total, tone)
+    return Bar(label, None, 0, "working…", tone)
+
+
+def _rows_bar(label: str, done: int, total: int, tone: str) -> Bar:
+    text = formats.percent(min(done / total, 1)) if total else "done"
+    return Bar(label, min(done, total), total, text, tone)
+
+
+def _figures(view: RunView, now: datetime) -> str:
+    """'412,000 of 1,284,003 rows · 21,400 rows/s · about 2 min left · running for 4 min'."""
+    parts = []
+    progress = view.progress if view.state in LED else None
+    if progress and progress.total:
+        parts.append(f"{progress.done:,} of {progress.total:,} rows")
+    if progress and progress.rate:
+        parts.append(f"{progress.rate:,.0f} rows/s")
+    if progress and progress.eta_seconds is not None and progress.total:
+        parts.append(f"about {formats.about(progress.eta_seconds)} left")
+    elapsed = _elapsed(view, now)
+    if elapsed is not None:
+        parts.append(f"took {formats.duration(elapsed)}" if view.completed_at else f"for {formats.about(elapsed)} now")
+    return " · ".join(parts)
+
+
+def _elapsed(view: RunView, now: datetime) -> float | None:
+    if view.started_at is None:
+        return None
+    return ((view.completed_at or now) - view.started_at).total_seconds()
+
+
+def _table_rows(progress: Progress | None) -> tuple[TableRow, ...]:
+    return tuple(_table_row(table, progress.phase) for table in progress.tables) if progress else ()
+
+
+def _table_row(table: TableProgress, phase: str) -> TableRow:
+    label = f"Rows of {table.table}"
+    if table.total or phase in _COUNTED:
+        whole = table.done >= table.total
+        text = "done" if whole else formats.percent(table.done / table.total)
+        bar = Bar(label, table.done, table.total, text, "good" if whole else "")
+    else:
+        bar = Bar(label, None, 0, "working…")
+    return TableRow(
+        name=table.table,
+        rows=f"{table.done:,} of {table.total:,}" if table.total else "0",
+        changed=formats.number(table.changed),
+        skipped=formats.number(table.skipped) if table.skipped else "",
+        rate=formats.number(round(table.rate)) if table.rate else formats.UNKNOWN,
+        bar=bar,
+    )
+
+
+def _step(phase: PhaseView, view: RunView, now: datetime) -> Step:
+    state = {"waiting": "pending"}.get(phase.state, phase.state)
+    if state == "running" and (view.waiting or view.state not in LED):
+        state = "waiting" if view.state not in _STOPPED else "failed"
+    seconds = phase.seconds
+    if seconds is None and phase.started_at and view.state in LED and phase.state == "running":
+        seconds = (now - phase.started_at).total_seconds()
+    return Step(
+        label=phase.phase.value.capitalize(),
+        state=state,
+        duration="" if seconds is None else formats.duration(seconds),
+        note=_note(phase.phase, phase.result) if phase.state == "done" else "",
+    )
+
+
+def _note(phase: Phase, result: Mapping[str, Any]) -> str:
+    if phase is Phase.BACKUP and result.get("backup_id"):
+        return "proven"
+    if phase is Phase.VALIDATE and result.get("blocking"):
+        return f"{result['blocking']:,} blocking"
+    if phase is Phase.MIGRATE and result.get("skipped"):
+        return f"{result['skipped']:,} skipped"
+    return ""
+
+
+def _picture_url(view: RunView, now: datetime) -> str:
+    """The picture's address changes with its content, so that a live page shows a new one."""
+    if view.started_at is None:
+        return ""
+    seen = view.completed_at or now
+    version = f"{view.state.value}-{int(seen.timestamp()) // _PICTURE_SECONDS}"
+    return url_for("pictures.throughput", run_id=view.number, at=version)
+
+
+def _what(view: RunView) -> str:
+    return "rehearsal" if view.config.get("dryRun") else KINDS[view.kind]
+
+
+def _facts(view: RunView) -> tuple[tuple[str, str], ...]:
+    facts = [("Started by", view.created_by)]
+    if view.leader:
+        facts.append(("Led by", f"{view.leader}, attempt {view.attempt}"))
+    if view.kind is RunKind.MIGRATION:
+        facts += [
+            ("Rows a batch", formats.number(view.config.get("batchSize"))),
+            ("Invalid rows", {"skip": "are skipped into quarantine"}.get(view.config.get("onInvalid", ""), "stop it")),
+            ("Backup", "is taken and proven first" if view.config.get("createBackup", True) else "none: no rollback"),
+        ]
+    return tuple(facts)
+
+
+def _button(allowed: Allowed, view: RunView) -> Button:
+    """The button of an action; what is not allowed shows why, and where it is solved."""
+    act = url_for("runs.act", run_id=view.number)
+    match allowed.action:
+        case Action.PAUSE:
+            button = Button("pause", "Pause", act, icon="player-pause")
+        case Action.RESUME:
+            label = "Resume from the last batch" if view.state in _STOPPED else "Resume"
+            button = Button("resume", label, act, style="primary", icon="player-play")
+        case Action.CANCEL:
+            confirm = f"Cancel run {view.number}? The batch in hand ends first; rows done stay as they are."
+            button = Button("cancel", "Cancel", act, style="danger-quiet", icon="x", confirm=confirm)
+        case Action.ROLL_BACK:
+            url = page_path(f"/backups/{view.backup_name}/rollback") if view.backup_name else page_path("/backups")
+            button = Button("roll_back", "Roll back", url, "get", "danger-quiet", "arrow-back-up")
+        case Action.VALIDATE:
+            button = Button("validate", "Validate again", act, icon="clipboard-check")
+        case Action.RUN_AGAIN:
+            button = Button("run_again", "Run again", url_for("runs.new", like=view.number), "get", icon="refresh")
+        case _:
+            button = Button("report", "Report", "#report", "get", icon="list-check")
+    if allowed.allowed:
+        return button
+    solved = {Action.ROLL_BACK: page_path("/backups"), Action.RESUME: url_for("runs.new")}
+    why_url = "" if allowed.why_not.startswith("This needs the role") else solved.get(allowed.action, "")
+    return Button(
+        button.name, button.label, button.url, button.method, button.style, button.icon, allowed.why_not, why_url
+    )
