@@ -13,7 +13,7 @@ from rq.job import Job
 from briefly_admin import settings, wiring
 from briefly_admin.domain.errors import BrieflyError
 from briefly_admin.domain.progress import Progress
-from briefly_admin.services.leading import leader_name
+from briefly_admin.services.leadership import leader_name
 
 INTERRUPTED: Final = threading.Event()
 """Set by SIGTERM in the work horse: the batch in hand ends, the run becomes interrupted and is queued again."""
