@@ -17,7 +17,7 @@ _INTEGERS = {"int2", "int4", "int8"}
 
 @dataclass(frozen=True, slots=True)
 class SetRule:
-    """`keys` selects each row that breaks the rule, once, as `key text[], value text`; `count` their number."""
+    """`keys` selects each row that breaks the rule, once, as `key text[], value text`."""
 
     field: str
     name: str
@@ -25,7 +25,8 @@ class SetRule:
     finding_class: FindingClass
     secret: bool
     keys: sql.Composable
-    count: sql.Composable
+    count: sql.Composable | None = None
+    """Their number, where that is cheaper to ask than the rows themselves."""
 
 
 def set_rules(plan: Plan, compiled: CompiledTable, catalog: Mapping[str, CatalogTable]) -> Iterator[SetRule]:
@@ -47,15 +48,18 @@ def set_findings(
     """A finding for each rule that rows break; counts are exact."""
     for rule in set_rules(plan, compiled, catalog):
         reading.check_stop()
-        ((count,),) = reading.rows(rule.count)
-        if not count:
+        if rule.count is not None and reading.rows(rule.count) == [(0,)]:
             continue
-        rows = reading.rows(sql.SQL("{} LIMIT {}").format(rule.keys, sql.Literal(SAMPLES)))
-        samples = [sample(key, value, secret=rule.secret) for key, value in rows]
+        # One reading of the rule for both: a foreign key or a relation can be dear.
+        query = sql.SQL("SELECT s.key, s.value, count(*) OVER () FROM ({}) AS s LIMIT {}")
+        rows = reading.rows(query.format(rule.keys, sql.Literal(SAMPLES)))
+        if not rows:
+            continue
+        samples = [sample(key, value, secret=rule.secret) for key, value, _ in rows]
         samples.sort(key=lambda entry: str(entry["key"]))
         yield Finding(
             table=compiled.table.name, field=rule.field, rule=rule.name, finding_class=rule.finding_class,
-            count=int(count), message=f"{compiled.table.name}.{rule.field}: {rule.words}", samples=samples,
+            count=int(rows[0][2]), message=f"{compiled.table.name}.{rule.field}: {rule.words}", samples=samples,
         )  # fmt: skip
 
 
@@ -82,7 +86,6 @@ def _foreign_key(compiled: CompiledTable, key: ForeignKey, parent: CatalogTable)
         key.column, "foreign_key", f"no row of {key.parent} has this {key.parent_column}", FindingClass.BLOCKING,
         _is_secret(compiled.table, key.column),
         sql.SQL("SELECT {} AS key, {} AS value {}").format(compiled.key_array, shown(value), broken),
-        sql.SQL("SELECT count(*) {}").format(broken),
     )  # fmt: skip
 
 
@@ -149,5 +152,4 @@ def _relation(plan: Plan, compiled: CompiledTable, relation: Relation, catalog: 
     return SetRule(
         relation.field, relation.name, relation.words, finding_class, _is_secret(compiled.table, relation.field),
         sql.SQL("SELECT {} AS key, {} AS value {}").format(compiled.key_array, value, broken),
-        sql.SQL("SELECT count(*) {}").format(broken),
     )  # fmt: skip
