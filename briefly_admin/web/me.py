@@ -14,7 +14,7 @@ from briefly_admin.domain.errors import InvalidRequest, NotAuthenticated, TooMan
 from briefly_admin.domain.permissions import Actor, Permission, Role
 from briefly_admin.services.access import requires
 from briefly_admin.services.views import SessionView, TokenView
-from briefly_admin.web.admins import PASSWORD_HELP, ROLES, good_password, put_beside
+from briefly_admin.web.admins import PASSWORD_HELP, good_password, put_beside
 from briefly_admin.web.identity import renew_session, services
 from briefly_admin.web.parts import Button
 
@@ -31,6 +31,11 @@ _SYSTEMS: Final = (
     ("Linux", "Linux"),
 )  # fmt: skip
 _LONGEST_AGENT: Final = 40
+_MAY: Final = {
+    Role.VIEWER: "You may look at everything, and change nothing.",
+    Role.OPERATOR: "You may validate, rehearse, run and pause, and verify and pin backups. Rolling back needs an admin.",
+    Role.ADMIN: "You may do everything, rolling back and deciding about people included.",
+}
 _DAYS: Final[Any] = {"7": "in 7 days", "30": "in 30 days", "90": "in 90 days", "365": "in a year"}
 
 
@@ -189,7 +194,7 @@ def _page(password: OwnPasswordForm, token: TokenForm, code: int = 200) -> Respo
     actor: Actor = g.actor
     everybody = actor.may(Permission.MANAGE_PEOPLE)
     page = MePage(
-        actor.name, actor.role.value, ROLES[actor.role], _sessions(services().sessions.list(actor)),
+        actor.name, actor.role.value, _MAY[actor.role], _sessions(services().sessions.list(actor)),
         _tokens(services().tokens.list(actor)), everybody,
     )  # fmt: skip
     return render_template("me/index.html", page=page, password=password, token=token), code

@@ -139,7 +139,7 @@ def _page(view: BackupView, preview: str) -> RollbackPage:
     host, _, database = (found.target_title if found else view.target_title).rpartition("/")
     return RollbackPage(
         backup=part(view, g.actor, datetime.now(UTC)), host=host, database=database,
-        preview=_preview_part(found, database) if found else None,
+        preview=_preview_part(found, view, database) if found else None,
         poll_url=url_for("rollback.progress", name=view.name, preview=preview) if found and found.live else "",
     )  # fmt: skip
 
@@ -155,9 +155,11 @@ def _preview_of(view: BackupView, reference: str) -> RunView | None:
     return run if run.kind is RunKind.PREVIEW and run.options.get("backup_id") == view.id else None
 
 
-def _preview_part(run: RunView, database: str) -> PreviewPart:
+def _preview_part(run: RunView, view: BackupView, database: str) -> PreviewPart:
     counted: Mapping[str, Any] = (run.report or {}).get("preview", {})
-    tables = tuple(TableCounts(name, **counts) for name, counts in counted.get("tables", {}).items())
+    by_table = counted.get("tables", {})
+    names = [name for name in (table["table"] for table in view.tables) if name in by_table]
+    tables = tuple(TableCounts(name, **by_table[name]) for name in names)
     total = TableCounts(
         "all tables", *(sum(getattr(t, n) for t in tables) for n in ("same", "update", "insert", "delete"))
     )
