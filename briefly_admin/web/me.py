@@ -33,7 +33,7 @@ _SYSTEMS: Final = (
 _LONGEST_AGENT: Final = 40
 _MAY: Final = {
     Role.VIEWER: "You may look at everything, and change nothing.",
-    Role.OPERATOR: "You may validate, rehearse, run and pause, and verify and pin backups. Rolling back needs an admin.",
+    Role.OPERATOR: "You may validate, rehearse, run, pause, and verify and pin backups. Rolling back needs an admin.",
     Role.ADMIN: "You may do everything, rolling back and deciding about people included.",
 }
 _DAYS: Final[Any] = {"7": "in 7 days", "30": "in 30 days", "90": "in 90 days", "365": "in a year"}
