@@ -102,12 +102,19 @@ class Work:
 
     def after(self, bounds: Sequence[sql.Composable]) -> sql.Composed:
         """Rows beyond a key, given as one text expression a key column; compared by the server as the column's type."""
-        types = [self.known.column(name) for name in self.table.key]
-        typed = _COMMA.join(
-            sql.SQL("{}::{}").format(bound, sql.SQL(column.type if column else "text"))  # the catalog's own words
-            for bound, column in zip(bounds, types, strict=True)
+        return sql.SQL("({}) > ({})").format(self.keys("t"), self._typed(bounds))
+
+    def among(self, keys: Sequence[Sequence[str]]) -> sql.Composed:
+        """Rows with one of these keys, given as texts."""
+        listed = _COMMA.join(sql.SQL("({})").format(self._typed([sql.Literal(k) for k in key])) for key in keys)
+        return sql.SQL("({}) IN ({})").format(self.keys("t"), listed)
+
+    def _typed(self, texts: Sequence[sql.Composable]) -> sql.Composed:
+        columns = [self.known.column(name) for name in self.table.key]
+        return _COMMA.join(
+            sql.SQL("{}::{}").format(text, sql.SQL(column.type if column else "text"))  # the catalog's own words
+            for text, column in zip(texts, columns, strict=True)
         )
-        return sql.SQL("({}) > ({})").format(self.keys("t"), typed)
 
     def after_key(self, last: Sequence[str] | None) -> sql.Composable:
         """Rows beyond a key that was read, or all rows."""

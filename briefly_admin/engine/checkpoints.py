@@ -67,8 +67,9 @@ def claim_partition(
     while True:
         try:
             with fenced(connection, run_id, attempt):
-                connection.execute(_INSERT, place)
+                # First of all: even ON CONFLICT DO NOTHING waits for whoever is changing the row.
                 connection.execute(_END_HOLDER, place)
+                connection.execute(_INSERT, place)
                 row = connection.execute(_CLAIM, place).fetchone()
         except errors.LockNotAvailable:
             if monotonic() >= deadline:

@@ -4,7 +4,6 @@ A batch and its checkpoint are one transaction in the target; whatever is lost o
 go on. See engine.md, "Migrate: exactly once".
 """
 
-from itertools import islice
 from typing import Any, Final
 
 from psycopg import sql
@@ -87,9 +86,8 @@ def _set_blocked_aside(context: RunContext, reader: Connection) -> None:
         )
         if state.done:
             return
-        rows = list(
-            islice(validate.blocked_rows(reader, context.plan, limit=config.max_skipped + 1), config.max_skipped + 1)
-        )
+        most = config.max_skipped + 1
+        rows = list(validate.blocked_rows(reader, context.plan, limit=most, should_stop=context.should_stop))
         with fenced(connection, context.run_id, context.attempt):
             quarantine(connection, context.run_id, rows, most=config.max_skipped)
             mark_done(connection, state.claim, {"rows": len(rows)})

@@ -1,0 +1,153 @@
+"""Leads a run through its phases."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import psycopg
+
+from briefly_admin.domain.errors import BrieflyError, Fenced, RunFailed, Stopped, Unavailable
+from briefly_admin.domain.progress import Progress
+from briefly_admin.domain.runs import EXCLUSIVE_KINDS, Phase, RunKind, phases
+from briefly_admin.engine import backup, constrain, expand, migrate, preflight, rehearse, verify
+from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.fence import Lead, flush, take_over
+from briefly_admin.engine.retry import Patience, Verdict, classify, describe
+from briefly_admin.engine.rollback import run_phase
+from briefly_admin.engine.validate import run as validate
+
+PhaseFunction = Callable[[RunContext], Mapping[str, Any]]
+
+_PHASES: Final[Mapping[Phase, PhaseFunction]] = {
+    Phase.PREFLIGHT: preflight.run,
+    Phase.VALIDATE: validate,
+    Phase.BACKUP: backup.run,
+    Phase.EXPAND: expand.run,
+    Phase.MIGRATE: migrate.run,
+    Phase.CONSTRAIN: constrain.run,
+    Phase.VERIFY: verify.run,
+}
+_WRITING: Final = frozenset({Phase.EXPAND, Phase.MIGRATE, Phase.CONSTRAIN, Phase.STAGE, Phase.RESTORE})
+"""What may begin only after a takeover."""
+_REPEATABLE: Final = frozenset({Phase.EXPAND, Phase.CONSTRAIN})
+"""Phases that go on from what is there, so that a lost connection costs a repetition and no more."""
+_BY_ROLLBACK: Final = frozenset({RunKind.ROLLBACK, RunKind.PREVIEW})
+
+
+def lead(context: RunContext) -> dict[str, Any]:
+    """Leads the run from where earlier attempts left it; `{phase: its result}`.
+
+    Raises the phase's error; Fenced where a newer attempt took over, Stopped where somebody asked for it.
+    """
+    config = context.config
+    planned = phases(
+        context.kind, validate=config.validate_data, backup=config.create_backup, rehearse=_rehearsed(context)
+    )
+    finished = context.journal.finished_phases()
+    report: dict[str, Any] = {}
+    leading = _Leading(context)
+    try:
+        for phase in planned:
+            if phase in finished and phase is not Phase.PREFLIGHT:
+                report[str(phase)] = dict(finished[phase])
+                continue
+            context.check_stop()
+            report[str(phase)] = _lead_phase(context, phase, leading)
+    finally:
+        leading.release()
+    return report
+
+
+def _rehearsed(context: RunContext) -> bool:
+    return context.kind is RunKind.MIGRATION and context.config.dry_run
+
+
+def _function(context: RunContext, phase: Phase) -> PhaseFunction:
+    if phase is Phase.MIGRATE and _rehearsed(context):
+        return rehearse.run
+    if context.kind in _BY_ROLLBACK and phase not in {Phase.PREFLIGHT, Phase.BACKUP}:
+        return lambda context: run_phase(context, phase)
+    return _PHASES[phase]
+
+
+class _Leading:
+    """The fence and the advisory lock, taken when the first phase needs them and taken again where they were lost."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._lead: Lead | None = None
+
+    def need(self) -> None:
+        """Raises Fenced where a newer attempt leads, Busy where another run holds the target."""
+        if self._lead and self._lead.alive():
+            return
+        self.release()
+        context = self._context
+        self._lead = take_over(
+            context.target, context.run_id, context.attempt, sleep=context.sleep, monotonic=context.monotonic
+        )
+        context.journal.log("info", f"Attempt {context.attempt} took the lead on {context.target.title}.")
+
+    def flush(self) -> None:
+        """What the target committed is on its disk before the app database says so."""
+        if self._lead:
+            self.need()
+            flush(self._lead.connection, self._context.run_id, self._context.attempt)
+
+    def release(self) -> None:
+        """Ends the session that holds the lock."""
+        if self._lead:
+            self._lead.release()
+        self._lead = None
+
+
+def _lead_phase(context: RunContext, phase: Phase, leading: _Leading) -> dict[str, Any]:
+    journal = context.journal
+    journal.phase_started(phase)
+    journal.log("info", f"The phase {phase} begins.", phase)
+    started = context.monotonic()
+    try:
+        if phase in _WRITING and context.kind in EXCLUSIVE_KINDS and not _rehearsed(context):
+            leading.need()
+        result = dict(_patiently(context, phase))
+        leading.flush()
+    except (Fenced, Stopped):
+        raise
+    except BrieflyError as error:
+        journal.phase_failed(phase, str(error))
+        journal.log("error", str(error), phase)
+        raise
+    except psycopg.Error as error:
+        failure = _told(phase, error)
+        journal.phase_failed(phase, str(failure))
+        journal.log("error", str(failure), phase)
+        raise failure from None
+    journal.phase_finished(phase, result)
+    journal.log("info", f"The phase {phase} is done after {context.monotonic() - started:.1f} s.", phase)
+    return result
+
+
+def _patiently(context: RunContext, phase: Phase) -> Mapping[str, Any]:
+    function = _function(context, phase)
+    if phase not in _REPEATABLE:
+        return function(context)
+    patience = Patience(context, f"The phase {phase}", lambda text: context.report(Progress(str(phase), waiting=text)))
+    while True:
+        try:
+            return function(context)
+        except (psycopg.Error, Unavailable) as error:
+            if classify(error) is not Verdict.AGAIN:
+                raise
+            patience.failed(error)
+
+
+def _told(phase: Phase, error: psycopg.Error) -> BrieflyError:
+    """A database error that no phase expected, without values of the data."""
+    if classify(error) is Verdict.AGAIN:
+        return Unavailable(
+            f"The database failed in the phase {phase}: {describe(error)}.",
+            remedy="Look at the database server, then resume the run.",
+        )
+    return RunFailed(
+        f"The phase {phase} failed: {describe(error)}.",
+        remedy="Correct the cause in the target database, then resume the run.",
+    )
