@@ -26,6 +26,7 @@ from briefly_admin.services.views import RunView
 from briefly_admin.store import details, runs
 from briefly_admin.store.database import Connection, Row
 from briefly_admin.store.journal import DatabaseJournal
+from briefly_admin.store.texts import storable
 
 _BOUND_TO_PLAN: Final = frozenset({RunKind.MIGRATION, RunKind.REPLAY})
 _STOPPED: Final = {
@@ -145,7 +146,7 @@ class LeadService:
         return RunContext(
             run_id=row.id, attempt=row.attempt, kind=RunKind(row.kind), plan=plan, target=self._servers.target,
             vault=self._servers.vault, journal=journal, report=leadership.report, read_config=leadership.config,
-            options=row.options, should_stop=leadership.should_stop, sleep=leadership.sleep, now=self._now,
+            options=row.options, should_stop=leadership.should_stop, sleep=leadership.sleep,
         )  # fmt: skip
 
     def _completed(self, row: Row[Any], *, report: Mapping[str, Any]) -> None:
@@ -163,7 +164,7 @@ class LeadService:
 
     def _failed(self, row: Row[Any], *, message: str, code: str, remedy: str) -> None:
         with self._database.begin() as connection:
-            values = {"error": message.replace("\0", ""), "error_code": code, "remedy": remedy}
+            values = {"error": storable(message), "error_code": code, "remedy": storable(remedy)}
             if self._finish(connection, row, RunState.FAILED, before=LED, completed_at=self._now(), **values):
                 facts = {"code": code, "error": message}
                 self._audit.write(connection, WORKER, "run.fail", f"run {row.number}", facts)

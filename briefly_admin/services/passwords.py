@@ -25,7 +25,7 @@ def hash_password(password: str) -> str:
     if fault:
         raise InvalidRequest(f"The password is not good enough: {fault}", details={"password": [fault]})
     with _ONE_AT_A_TIME:
-        return _HASHER.hash(password)
+        return _HASHER.hash(_bytes(password))
 
 
 def fault_of(password: str) -> str:
@@ -43,10 +43,14 @@ def matches(stored: str | None, password: str) -> bool:
     """Whether the password is the stored one; without a stored one, False after the same work."""
     with _ONE_AT_A_TIME:
         try:
-            _HASHER.verify(stored or _DUMMY, password[: LONGEST + 1])
+            _HASHER.verify(stored or _DUMMY, _bytes(password[: LONGEST + 1]))
         except (Argon2Error, InvalidHashError):
             return False
     return stored is not None
+
+
+def _bytes(password: str) -> bytes:
+    return password.encode(errors="surrogatepass")
 
 
 def outdated(stored: str) -> bool:

@@ -18,6 +18,7 @@ from briefly_admin.services.sentences import Facts, sentence
 from briefly_admin.services.views import BackupView, PhaseView, RunView, utc
 from briefly_admin.store import backups, details, runs
 from briefly_admin.store.database import Connection, Row
+from briefly_admin.store.texts import storable
 
 _UNDOABLE: Final = frozenset(
     {RunState.COMPLETED, RunState.COMPLETED_WITH_SKIPS, RunState.FAILED, RunState.CANCELLED}
@@ -157,7 +158,7 @@ def find_run(connection: Connection, reference: str) -> Row[Any]:
 def find_backup(connection: Connection, reference: str) -> Row[Any]:
     """A backup by its name or id. Raises NotFound, also for one that was never proven."""
     text = str(reference).strip()
-    row = backups.by_name(connection, text.replace("\0", ""))
+    row = backups.by_name(connection, storable(text))
     if row is None:
         try:
             row = backups.get(connection, UUID(text))

@@ -11,6 +11,7 @@ from briefly_admin.plans.base import Plan
 from briefly_admin.services.reading import find_backup, find_run, why_not_restorable
 from briefly_admin.store import details, runs
 from briefly_admin.store.database import Connection, Row
+from briefly_admin.store.texts import storable
 
 MODES: Final = ("exact",)
 _LONGEST_REASON: Final = 500
@@ -49,7 +50,7 @@ def options_of(connection: Connection, wish: Wish, plan: Plan, now: datetime) ->
     undoes = origin is not None and RunKind(origin.kind) in {RunKind.MIGRATION, RunKind.ROLLBACK}
     options = {
         "backup_id": str(backup.id), "backup_name": backup.name, "mode": wish.mode,
-        "tables": _checked_tables(backup, wish.tables), "reason": wish.reason.replace("\0", ""),
+        "tables": _checked_tables(backup, wish.tables), "reason": storable(wish.reason),
         "preview_id": None, "expected": None,
         "migration_run_id": str(origin.id) if origin is not None and undoes else None,
     }  # fmt: skip

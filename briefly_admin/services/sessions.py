@@ -15,6 +15,7 @@ from briefly_admin.services.throttling import Throttle
 from briefly_admin.services.views import AdminView, SessionView, SignedIn
 from briefly_admin.store import people
 from briefly_admin.store.database import Database, Row
+from briefly_admin.store.texts import storable
 
 IDLE: Final = timedelta(minutes=30)
 ABSOLUTE: Final = timedelta(hours=12)
@@ -37,7 +38,7 @@ class SessionService:
         """A new session. Raises NotAuthenticated (the same for unknown people and wrong passwords), TooManyRequests."""
         self._throttle.count(email, address)
         with self._database.begin() as connection:
-            row = people.admin_by_email(connection, email.strip().replace("\0", ""))
+            row = people.admin_by_email(connection, storable(email.strip()))
         usable = row is not None and row.disabled_at is None
         right = matches(row.password_hash if row is not None and usable else None, password)
         if row is None or not right:
@@ -51,7 +52,7 @@ class SessionService:
                 people.set_admin(connection, row.id, password_hash=hash_password(password))
             people.add_session(
                 connection, id_hash=hash_of(token), admin_id=row.id, created_at=now, seen_at=now, address=address,
-                agent=agent.replace("\0", "")[:_LONGEST_AGENT],
+                agent=storable(agent)[:_LONGEST_AGENT],
             )  # fmt: skip
             people.set_admin(connection, row.id, last_seen_at=now)
             actor = Actor(row.email, Role(row.role), "page", address, str(row.id))

@@ -9,6 +9,7 @@ from typing import Final
 from briefly_admin.domain.errors import TooManyRequests
 from briefly_admin.store import people
 from briefly_admin.store.database import Database
+from briefly_admin.store.texts import storable
 
 FREE_ACCOUNT: Final = 5
 FREE_ADDRESS: Final = 20
@@ -54,4 +55,4 @@ class Throttle:
 
 def _keys(email: str, address: str) -> tuple[str, str]:
     account = sha256(email.strip().lower().encode(errors="replace")).hexdigest()
-    return f"account:{account}", f"address:{address.replace(chr(0), '')[:100]}"
+    return f"account:{account}", f"address:{storable(address)[:100]}"

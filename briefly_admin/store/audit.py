@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, delete, exists, func, insert, or_, selec
 from briefly_admin.domain.audit import GENESIS, AuditEvent, key_id, link
 from briefly_admin.domain.permissions import Actor
 from briefly_admin.store import tables
+from briefly_admin.store.texts import storable
 
 _LOCK: Final = 0x627269_6175646974
 _LONGEST: Final = 500
@@ -147,7 +148,7 @@ def _signature(number: int, last_link: str, name: str, key: bytes) -> str:
 
 def _text(value: str) -> str:
     """A text that both PostgreSQL and the link can hold."""
-    return value.replace("\0", "\ufffd").encode(errors="replace").decode()[:_LONGEST]
+    return storable(value)[:_LONGEST]
 
 
 def _plain(value: Any) -> Any:

@@ -5,8 +5,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, String, and_, cast, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, String, and_, cast, exists, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 
+from briefly_admin.domain.errors import Refused
 from briefly_admin.domain.runs import ACTIVE
 from briefly_admin.store import tables
 
@@ -52,10 +54,12 @@ def of_runs(connection: Connection, backup_ids: Collection[UUID]) -> dict[UUID, 
 
 
 def begin(connection: Connection, values: Mapping[str, Any]) -> None:
-    """Insert a backup that is being written; others that its run left half-written are given up."""
+    """Insert a backup that is being written; others that its run left half-written are given up. Raises Refused."""
     give_up = update(tables.backup).where(_BACKUP.run_id == values["run_id"], _BACKUP.state == "writing")
     connection.execute(give_up.values(state="failed", shred_key=None))
-    connection.execute(insert(tables.backup).values({**values, "state": "writing"}))
+    statement = insert(tables.backup).values(dict(values) | {"state": "writing"}).on_conflict_do_nothing()
+    if connection.execute(statement.returning(_BACKUP.id)).scalar() is None:
+        raise Refused(f"There is another backup {values['name']} of the same millisecond.", remedy="Start it again.")
 
 
 def set_values(connection: Connection, backup_id: UUID, *, states: Collection[str], **values: Any) -> bool:

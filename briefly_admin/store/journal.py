@@ -17,6 +17,7 @@ from briefly_admin.domain.records import ChangeRecord, QuarantinedRow
 from briefly_admin.domain.runs import Phase
 from briefly_admin.store import backups, details, tables
 from briefly_admin.store.database import Database
+from briefly_admin.store.texts import storable
 
 AuditRecorder = Callable[[Connection, str, str, Mapping[str, Any]], None]
 """record(connection, action, object, details): an audit event in the journal's transaction."""
@@ -223,7 +224,7 @@ class DatabaseJournal:
 def _clean(value: Any) -> Any:
     """JSON and text without NUL, which PostgreSQL cannot hold; the row that has one is named by its key."""
     if isinstance(value, str):
-        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+        return storable(value)
     if isinstance(value, Mapping):
         return {_clean(str(name)): _clean(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -180,7 +180,7 @@ def count_try(connection: Connection, key: str, *, now: datetime, free: int, lon
         set_={"failures": failures, "since": now, "blocked_until": until},
         where=or_(_THROTTLE.blocked_until.is_(None), _THROTTLE.blocked_until <= now),
     )
-    return connection.execute(statement).rowcount == 1
+    return connection.execute(statement.returning(_THROTTLE.key)).scalar() is not None
 
 
 def blocked_until(connection: Connection, keys: Sequence[str]) -> datetime | None:

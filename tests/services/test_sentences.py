@@ -1,0 +1,67 @@
+"""One plain sentence a state, with what happens next by itself."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from briefly_admin.domain.progress import Progress, TableProgress
+from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.services.sentences import Facts, sentence
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+S, K = RunState, RunKind
+MOVING = Progress("migrate", (TableProgress("users", 10, 10), TableProgress("chat_messages", 903_118, 412_000, 1, 0, 21_400.0)),
+                  rate=21_400.0, eta_seconds=120.0)  # fmt: skip
+
+CASES: list[tuple[dict[str, Any], str]] = [
+    ({"state": S.AWAITING_APPROVAL}, "Waiting for the approval of another admin."),
+    ({"state": S.PENDING, "workers": 1, "busy_with": 41}, "Waiting for a worker; 1 listens, busy with run 41."),
+    ({"state": S.PENDING, "workers": 0}, "Waiting for a worker; none listens. It begins by itself as soon as one is started."),
+    ({"state": S.PENDING, "workers": 2}, "Waiting for a worker; 2 listen. It begins by itself within seconds."),
+    ({"state": S.PENDING}, "Waiting for a worker; it begins by itself as soon as one is free."),
+    ({"state": S.RUNNING}, "Starting."),
+    ({"state": S.RUNNING, "phase": "backup"}, "Backing up."),
+    ({"state": S.RUNNING, "progress": MOVING},
+     "Migrating chat_messages: 412,000 of 903,118 rows, 21,400 rows/s, about 23 s left in this table, 2 min in all."),
+    ({"state": S.RUNNING, "progress": Progress("migrate", waiting="a lock is held by pid 8123; next try in 2 s.")},
+     "Migrating: a lock is held by pid 8123; next try in 2 s."),
+    ({"state": S.RUNNING, "progress": Progress("verify")}, "Verifying."),
+    ({"state": S.PAUSING}, "Pausing: the batch in hand ends first."),
+    ({"state": S.CANCELLING}, "Cancelling: the batch in hand ends first; rows done stay as they are."),
+    ({"state": S.PAUSED, "state_by": "ana@example.com", "processed": 412_000},
+     "Paused by ana@example.com 3 min ago at 412,000 rows; nothing is locked. It goes on when somebody resumes it."),
+    ({"state": S.INTERRUPTED, "state_at": NOW - timedelta(seconds=8)},
+     "Interrupted by a restart 8 s ago; it goes on by itself within 60 s."),
+    ({"state": S.CANCELLED, "state_by": "olga", "processed": 5, "resumable": True},
+     "Cancelled by olga 3 min ago at 5 rows. Rows done are safe; resume goes on from there."),
+    ({"state": S.FAILED, "phase": "migrate", "error": "connection refused.", "remedy": "Start it.", "processed": 7, "resumable": True},
+     "Stopped while migrating: connection refused. Start it. Rows done are safe; resume goes on from row 7."),
+    ({"state": S.FAILED, "kind": K.VALIDATION}, "Stopped: it failed."),
+    ({"state": S.COMPLETED, "processed": 1_284_003, "changed": 159_511, "verified": True, "rollback_until": NOW + timedelta(hours=26)},
+     "Done: 1,284,003 rows looked at, 159,511 changed; verified; can be rolled back until tomorrow 14:00 UTC."),
+    ({"state": S.COMPLETED_WITH_SKIPS, "processed": 9, "changed": 1, "quarantined": 3, "rollback_until": NOW, "pinned": True},
+     "Done: 9 rows looked at, 1 changed, 3 in quarantine; can be rolled back."),
+    ({"state": S.COMPLETED, "processed": 9, "changed": 1, "rehearsal": True},
+     "Rehearsed: 9 rows looked at, 1 would change; nothing was committed."),
+    ({"state": S.COMPLETED, "processed": 0, "changed": 0}, "Done: 0 rows looked at, 0 changed."),
+    ({"state": S.COMPLETED, "kind": K.BACKUP, "processed": 4, "rollback_until": NOW + timedelta(days=9)},
+     "Done: 4 rows sealed and proven; can be rolled back until 10 March 2026 12:00 UTC."),
+    ({"state": S.COMPLETED, "kind": K.ROLLBACK}, "Done: the data is as it was at the backup; verified."),
+    ({"state": S.COMPLETED, "kind": K.PREVIEW}, "Done: the preview says what a rollback would do now."),
+    ({"state": S.COMPLETED, "kind": K.VALIDATION, "processed": 4},
+     "Done: 4 rows looked at; the findings say what is wrong and what the repairs will cure."),
+    ({"state": S.ROLLED_BACK, "state_at": NOW - timedelta(days=3)}, "Rolled back 3 days ago; the data is as it was before this run."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "expected"), CASES)
+def test_the_sentence(facts: dict[str, Any], expected: str) -> None:
+    defaults: dict[str, Any] = {"kind": K.MIGRATION, "now": NOW, "state_at": NOW - timedelta(minutes=3)}
+    assert sentence(Facts(**defaults | facts)) == expected
+
+
+def test_every_state_has_one() -> None:
+    for state in RunState:
+        for kind in RunKind:
+            assert sentence(Facts(kind=kind, state=state, now=NOW, state_at=NOW)).endswith(".")
