@@ -59,7 +59,9 @@ def install(app: Flask) -> None:
         SESSION_COOKIE_HTTPONLY=True, SESSION_COOKIE_SAMESITE="Lax", SESSION_PROTECTION=None,
         REMEMBER_COOKIE_NAME="__Host-briefly-unused",
     )  # fmt: skip
-    manager = LoginManager(app)
+    manager = LoginManager()
+    # Templates do not ask who is signed in: an error page must show also where that cannot be found out.
+    manager.init_app(app, add_context_processor=False)
     manager.request_loader(_load)
     app.after_request(_send_renewed)
 
