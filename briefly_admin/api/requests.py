@@ -7,6 +7,7 @@ from typing import Any, Final, NoReturn, cast
 from flask import Request, current_app, request
 from flask_smorest import Blueprint as SmorestBlueprint
 from marshmallow import Schema, ValidationError
+from marshmallow.exceptions import SCHEMA
 from webargs.core import missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import UnsupportedMediaType
@@ -61,9 +62,15 @@ def flat(messages: Any, prefix: str = "") -> dict[str, list[str]]:
     if isinstance(messages, dict):
         found: dict[str, list[str]] = {}
         for name, inner in messages.items():
-            found |= flat(inner, str(name) if prefix in {"", _CONFIG} else f"{prefix}.{name}")
+            found |= flat(inner, _dotted(prefix, str(name)))
         return found
     return {prefix: [str(text) for text in messages]}
+
+
+def _dotted(prefix: str, name: str) -> str:
+    if name == SCHEMA:
+        return prefix
+    return name if prefix in {"", _CONFIG} else f"{prefix}.{name}"
 
 
 def services() -> Services:

@@ -1,5 +1,6 @@
 """What requests must look like, and what the documentation says of answers. RunConfig comes from the domain's table."""
 
+import json
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -72,7 +73,7 @@ _DEFAULTS: Final = RunConfig().to_json()
 
 def _config_field(field: ConfigField) -> fields.Field[Any]:
     unit = f" In {field.unit}." if field.unit else ""
-    metadata = {"description": f"{field.help}{unit} Default: {_DEFAULTS[field.name]!r}.".replace("'", "")}
+    metadata = {"description": f"{field.help}{unit} Default: {json.dumps(_DEFAULTS[field.name])}."}
     return _KINDS[field.kind](field, metadata=metadata)
 
 
