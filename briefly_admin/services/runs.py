@@ -3,6 +3,7 @@
 import builtins
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from briefly_admin.domain.config import BY_NAME, RunConfig
 from briefly_admin.domain.errors import InvalidRequest, Refused
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.domain.runs import EXCLUSIVE_KINDS, RunKind, RunState
+from briefly_admin.engine.blockers import blockers
 from briefly_admin.services import restoring
 from briefly_admin.services.auditing import AuditService, require
 from briefly_admin.services.config import Servers, ServiceConfig
@@ -95,11 +97,18 @@ class RunService:
         )  # fmt: skip
         return self._view(self._starter.start(actor, request), actor)
 
-    def preview(self, actor: Actor, backup: str, *, idempotency_key: str | None = None) -> RunView:
-        """Begin to count what restoring the backup would do. Raises as `rollback`."""
+    def preview(
+        self,
+        actor: Actor,
+        backup: str,
+        *,
+        tables: builtins.list[str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunView:
+        """Begin to count what restoring the backup, or some of its tables, would do. Raises as `rollback`."""
         require(actor, Permission.PREVIEW)
         with self._database.begin() as connection:
-            wish = restoring.Wish(backup, "exact", None, "", None)
+            wish = restoring.Wish(backup, "exact", tables, "", None)
             options, target_id = restoring.options_of(connection, wish, self._servers.plan, self._now())
         request = Request(kind=RunKind.PREVIEW, options=options, target_id=target_id, idempotency_key=idempotency_key)
         return self._view(self._starter.start(actor, request), actor)
@@ -178,7 +187,8 @@ class RunService:
         """A run by its id or number. Raises NotAllowed, NotFound."""
         require(actor, Permission.READ)
         with self._database.begin() as connection:
-            return self._reader.run(connection, find_run(connection, run_id), actor)
+            view = self._reader.run(connection, find_run(connection, run_id), actor)
+        return replace(view, blocking=blockers(self._servers.target)) if view.waiting else view
 
     def list(
         self, actor: Actor, *, limit: int = 50, before: int | None = None, kind: RunKind | None = None

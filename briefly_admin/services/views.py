@@ -73,7 +73,7 @@ class RunView:
     sentence: str
     waiting: str
     blocking: tuple[str, ...]
-    """Who holds the locks that it waits for."""
+    """Who holds the locks that it waits for; looked up for one run alone, not in lists."""
 
     @property
     def finished(self) -> bool:

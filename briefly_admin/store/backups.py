@@ -43,12 +43,16 @@ def newest(connection: Connection, *, limit: int = 500) -> Sequence[Row[Any]]:
 
 def run_numbers(connection: Connection, run_ids: Collection[UUID]) -> dict[UUID, int]:
     """Run id → number."""
+    if not run_ids:
+        return {}
     statement = select(tables.run.c.id, tables.run.c.number).where(tables.run.c.id.in_(list(run_ids)))
     return dict(connection.execute(statement).all())
 
 
 def of_runs(connection: Connection, backup_ids: Collection[UUID]) -> dict[UUID, Row[Any]]:
     """Backup id → backup."""
+    if not backup_ids:
+        return {}
     statement = select(tables.backup).where(_BACKUP.id.in_(list(backup_ids)))
     return {row.id: row for row in connection.execute(statement)}
 

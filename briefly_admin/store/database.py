@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import psycopg
 from sqlalchemy import Connection, Engine, Row, create_engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError  # noqa: A004 - SQLAlchemy's name for an exhausted pool
 from sqlalchemy.pool import NullPool
 
 from briefly_admin.domain.errors import Unavailable
@@ -15,6 +15,10 @@ __all__ = ["Connection", "Database", "Engine", "Row", "engine"]
 
 _KEEPALIVE: Final = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _SESSION: Final = "-c TimeZone=UTC -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+
+_OTHER_REVISION: Final = (
+    psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName,
+)  # fmt: skip
 
 
 def engine(database_url: str, *, pooled: bool = True) -> Engine:
@@ -70,10 +74,22 @@ class Database:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except TimeoutError as error:
+        raise Unavailable("All connections to the app database are in use.", remedy="Try again in a moment.") from error
     except DBAPIError as error:
         if isinstance(error, OperationalError) or error.connection_invalidated:
             raise Unavailable(
                 "The app database does not answer.",
                 remedy="Check that it runs and that DATABASE_URL is right; then try again.",
+            ) from error
+        if isinstance(error.orig, _OTHER_REVISION):
+            raise Unavailable(
+                "The app database is not at this version's revision.",
+                remedy="Run `briefly-admin release`; `briefly-admin up` does so by itself.",
+            ) from error
+        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise Unavailable(
+                "The role of DATABASE_URL may not do this in the app database.",
+                remedy="It must own the schema briefly_admin, or be able to make it.",
             ) from error
         raise
