@@ -8,7 +8,7 @@ import psycopg
 from briefly_admin.domain.errors import BrieflyError, Fenced, RunFailed, Stopped, Unavailable
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import EXCLUSIVE_KINDS, Phase, RunKind, phases
-from briefly_admin.engine import backup, constrain, expand, migrate, preflight, rehearse, verify
+from briefly_admin.engine import backup, before, constrain, expand, migrate, preflight, rehearse, verify
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.fence import Lead, flush, take_over
 from briefly_admin.engine.retry import Patience, Verdict, classify, describe
@@ -17,11 +17,18 @@ from briefly_admin.engine.validate import run as validate
 
 PhaseFunction = Callable[[RunContext], Mapping[str, Any]]
 
+
+def _expand(context: RunContext) -> Mapping[str, Any]:
+    """What verification and report compare with is looked at last before the first change."""
+    found = before.look(context)
+    return {**expand.run(context), "before": found}
+
+
 _PHASES: Final[Mapping[Phase, PhaseFunction]] = {
     Phase.PREFLIGHT: preflight.run,
     Phase.VALIDATE: validate,
     Phase.BACKUP: backup.run,
-    Phase.EXPAND: expand.run,
+    Phase.EXPAND: _expand,
     Phase.MIGRATE: migrate.run,
     Phase.CONSTRAIN: constrain.run,
     Phase.VERIFY: verify.run,
