@@ -39,7 +39,7 @@ def build(session: SchemaSession, compiled: Compiled, table: CatalogTable) -> No
             connection.execute("SET statement_timeout TO '3s'")
             try:
                 connection.execute(_dropping(table, compiled.name))
-            except psycopg.errors.QueryCanceled:
+            except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
                 session.context.journal.log(
                     "warning", f"The index {compiled.name} is left invalid until the run goes on."
                 )
