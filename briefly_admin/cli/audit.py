@@ -1,14 +1,19 @@
 """Read, verify and export the audit log."""
 
 import csv
+import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 import click
 
-from briefly_admin.cli.session import as_json, at, print_json, print_table, session
+from briefly_admin.cli.printing import as_json, at, plain, print_json, print_table
+from briefly_admin.cli.session import session
 from briefly_admin.domain.audit import AuditEvent
+
+_FAILED: Final = 1
 
 
 @click.group()
@@ -44,7 +49,7 @@ def verify(*, as_json: bool) -> None:
     else:
         click.echo(verdict.message)
     if not verdict.ok:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(_FAILED)
 
 
 @audit.command()
@@ -60,11 +65,17 @@ def export(form: str) -> None:
             _csv(events)
 
 
-def _csv(events: Any) -> None:
+def _csv(events: Iterable[AuditEvent]) -> None:
     writer = csv.DictWriter(sys.stdout, fieldnames=list(AuditEvent.__dataclass_fields__))
     writer.writeheader()
     for event in events:
-        writer.writerow(asdict(event))
+        cells = asdict(event) | {"at": plain(event.at), "details": json.dumps(event.details, ensure_ascii=False)}
+        writer.writerow({name: _cell(str(value)) for name, value in cells.items()})
+
+
+def _cell(text: str) -> str:
+    """An apostrophe before what a spreadsheet would take for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 COMMANDS: Final = (audit,)

@@ -1,12 +1,15 @@
 """Take, list, verify, pin and purge backups."""
 
+import sys
 from dataclasses import asdict
 from typing import Final
 
 import click
 
 from briefly_admin.cli.follow import conclude, follow
-from briefly_admin.cli.session import as_json, at, print_json, print_table, session
+from briefly_admin.cli.printing import as_json, at, counted, one_line, print_json, print_table
+from briefly_admin.cli.session import session
+from briefly_admin.domain.errors import BackupDamaged, Refused
 from briefly_admin.domain.runs import RunKind
 
 
@@ -36,13 +39,13 @@ def list_(*, as_json: bool) -> None:
     with session() as active:
         views = active.services.backups.list(active.actor)
     if as_json:
-        print_json([asdict(view) for view in views])
+        print_json([{"backup_id": view.name} | asdict(view) for view in views])
         return
     print_table(
-        ("backup", "state", "taken", ">rows", ">bytes", "proven", "kept until", "pinned"),
+        ("backup", "state", "taken", ">rows", ">bytes", "proven", "kept until"),
         (
-            (v.name, v.state, at(v.created_at), f"{v.rows:,}", f"{v.bytes:,}", v.proven_level or "–", at(v.expires_at),
-             "yes" if v.pinned else "no")
+            (v.name, v.state, at(v.created_at), f"{v.rows:,}", f"{v.bytes:,}", v.proven_level or "–",
+             "pinned" if v.pinned else at(v.expires_at))
             for v in views
         ),
         empty="There are no backups yet. Take one with `briefly-admin backup create`.",
@@ -56,11 +59,19 @@ def list_(*, as_json: bool) -> None:
 def verify(name: str, *, level: str, as_json: bool) -> None:
     """Verify a backup; exit 5 and a list of all damage if it is not whole."""
     with session() as active:
-        view = active.services.backups.verify(active.actor, name, level=level)
+        try:
+            view = active.services.backups.verify(active.actor, name, level=level)
+        except BackupDamaged as error:
+            if as_json:
+                print_json({"backup_id": name, "level": level, "whole": False, "damages": error.damages})
+            else:
+                click.echo("\n".join(map(one_line, error.damages)))
+            raise
     if as_json:
-        print_json({"backup_id": view.name, "level": level, "whole": True})
+        print_json({"backup_id": view.name, "level": level, "whole": True, "damages": []})
     else:
-        click.echo(f"{view.name} is whole: {level}, {view.rows:,} rows in {len(view.tables)} tables.")
+        size = f"{counted(view.rows, 'row')} in {counted(len(view.tables), 'table')}"
+        click.echo(f"{view.name} is whole: {level}, {size}.")
 
 
 @backup.command()
@@ -76,7 +87,8 @@ def pin(name: str) -> None:
 def unpin(name: str) -> None:
     """Let a backup expire in its time."""
     with session() as active:
-        click.echo(f"{active.services.backups.unpin(active.actor, name).name} is not pinned.")
+        view = active.services.backups.unpin(active.actor, name)
+    click.echo(f"{view.name} is not pinned; it is kept until {at(view.expires_at)} UTC.")
 
 
 @backup.command()
@@ -84,14 +96,21 @@ def unpin(name: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(name: str | None, *, yes: bool) -> None:
     """Delete one backup, or all that have expired. Nobody can read them afterwards."""
-    if name and not yes:
-        click.confirm(f"Delete {name} for good?", abort=True)
     with session() as active:
-        if name:
-            active.services.backups.delete(active.actor, name)
-            click.echo(f"{name} is deleted.")
-        else:
-            click.echo(f"{active.services.backups.purge_expired(active.actor)} expired backups deleted.")
+        if name is None:
+            number = active.services.backups.purge_expired(active.actor)
+            click.echo(f"{counted(number, 'expired backup is', 'expired backups are')} deleted.")
+            return
+        view = active.services.backups.get(active.actor, name)
+        _require_confirmed(view.name, yes=yes)
+        active.services.backups.delete(active.actor, view.name)
+        click.echo(f"{view.name} is deleted.")
+
+
+def _require_confirmed(name: str, *, yes: bool) -> None:
+    """Asks where somebody can answer. Raises Refused."""
+    if not yes and not (sys.stdin.isatty() and click.confirm(f"Delete {name} for good?", err=True)):
+        raise Refused(f"{name} was not deleted: it was not confirmed.", remedy="Add --yes.")
 
 
 COMMANDS: Final = (backup,)

@@ -4,8 +4,9 @@ from typing import Final
 
 import click
 
+from briefly_admin.cli.printing import as_json, print_json, print_table
 from briefly_admin.cli.runs import print_findings
-from briefly_admin.cli.session import as_json, print_json, print_table, session
+from briefly_admin.cli.session import session
 from briefly_admin.domain.checks import Colour, worst
 from briefly_admin.domain.errors import NotFound
 from briefly_admin.domain.runs import RunKind
@@ -25,7 +26,9 @@ def check(*, as_json: bool) -> None:
         print_json({"colour": worst(checks), "checks": [c.to_json() for c in checks]})
     else:
         print_table(
-            ("", "check", "found", "remedy"), ((_MARKS[c.colour], c.title, c.found, c.remedy) for c in checks), empty=""
+            ("state", "check", "found", "remedy"),
+            ((_MARKS[c.colour], c.title, c.found, c.remedy) for c in checks),
+            empty="",
         )
     if worst(checks) is Colour.RED:
         raise click.exceptions.Exit(_REFUSED)

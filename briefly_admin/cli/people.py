@@ -1,14 +1,18 @@
 """Admins and tokens."""
 
 import sys
+from dataclasses import asdict
 from typing import Final
 
 import click
 
-from briefly_admin.cli.session import as_json, at, print_json, print_table, session
+from briefly_admin.cli.printing import as_json, at, print_json, print_table
+from briefly_admin.cli.session import session
 from briefly_admin.domain.errors import NotFound
 from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.services import Services
+from briefly_admin.services.tokens import LONGEST_DAYS
+from briefly_admin.services.views import TokenView
 
 _ROLES: Final = click.Choice([str(role) for role in Role])
 
@@ -23,7 +27,8 @@ def _password() -> str:
 def _admin_id(services: Services, actor: Actor, email: str) -> str:
     found = [admin.id for admin in services.admins.list(actor) if admin.email.lower() == email.lower()]
     if not found:
-        raise NotFound(f"There is no admin {email}.")
+        known = ", ".join(admin.email for admin in services.admins.list(actor)) or "nobody yet"
+        raise NotFound(f"There is no {email} among the people who may sign in.", remedy=f"These are: {known}.")
     return found[0]
 
 
@@ -69,7 +74,7 @@ def token() -> None:
 @token.command(name="create")
 @click.option("--role", type=_ROLES, required=True)
 @click.option("--name", required=True, help="What it is for.")
-@click.option("--days", type=click.IntRange(1, 3650), help="Expires after so many days.")
+@click.option("--days", type=click.IntRange(1, LONGEST_DAYS), help="Expires after so many days.")
 def token_create(role: str, name: str, days: int | None) -> None:
     """Make a token; it alone is printed, once."""
     with session() as active:
@@ -83,11 +88,20 @@ def token_list(*, as_json: bool) -> None:
     """List the tokens; none can be shown again."""
     with session() as active:
         views = active.services.tokens.list(active.actor)
-    rows = [(v.id, v.name, v.role, at(v.created_at), at(v.expires_at), at(v.last_used_at)) for v in views]
     if as_json:
-        print_json([dict(zip(("id", "name", "role", "created", "expires", "last_used"), r, strict=True)) for r in rows])
-    else:
-        print_table(("id", "name", "role", "made", "expires", "last used"), rows, empty="There are no tokens.")
+        print_json([asdict(view) for view in views])
+        return
+    print_table(
+        ("id", "name", "role", "state", "made", "expires", "last used"),
+        ((v.id, v.name, v.role, _state(v), at(v.created_at), at(v.expires_at), at(v.last_used_at)) for v in views),
+        empty="There are no tokens.",
+    )
+
+
+def _state(view: TokenView) -> str:
+    if view.revoked:
+        return "revoked"
+    return "expired" if view.expired else "valid"
 
 
 @token.command(name="revoke")

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from briefly_admin import settings, wiring
-from briefly_admin.cli.up import up
+from briefly_admin.cli.up import CHECKOUT, up
 from briefly_admin.jobs.clock import run_clock
 from briefly_admin.jobs.worker import work
 from briefly_admin.services import logs
@@ -20,7 +20,9 @@ _PARTS: Final = 6
 def web() -> None:
     """Serve the pages and endpoints (gunicorn)."""
     settings.from_environ()
-    gunicorn = [sys.executable, "-m", "gunicorn", "wsgi:app"]
+    # Named, so that the working directory does not matter; `exec`, so that signals reach it.
+    place = ["--config", str(CHECKOUT / "gunicorn.conf.py"), "--pythonpath", str(CHECKOUT)]
+    gunicorn = [sys.executable, "-m", "gunicorn", *place, "wsgi:app"]
     os.execv(sys.executable, gunicorn)  # noqa: S606 - our own interpreter, fixed arguments
 
 

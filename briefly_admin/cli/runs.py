@@ -1,62 +1,63 @@
 """Start, watch and steer runs."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
 
 from briefly_admin.cli.follow import conclude, follow, workers
-from briefly_admin.cli.session import Session, as_json, at, print_json, print_table, session
+from briefly_admin.cli.printing import as_json, at, counted, print_json, print_table
+from briefly_admin.cli.session import Session, session
 from briefly_admin.domain.actions import Action
 from briefly_admin.domain.errors import InvalidRequest
-from briefly_admin.domain.findings import blocking
+from briefly_admin.domain.findings import Finding, blocking
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.services.views import RunView
 
 _BLOCKING: Final = 3
+_LISTED: Final = 20
 
 
 def parse_config(text: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
     """`--config JSON` with every `--set name=value` put over it. Raises InvalidRequest."""
     try:
-        config = json.loads(text) if text else {}
+        config = {} if text is None else json.loads(text)
     except json.JSONDecodeError as error:
         raise InvalidRequest(f"--config is not JSON: {error.msg} at character {error.pos}.") from None
+    except (ValueError, RecursionError):
+        raise InvalidRequest("--config is not JSON of reasonable size.") from None
     if not isinstance(config, dict):
         raise InvalidRequest("--config must be a JSON object.", remedy="Such as '{\"batchSize\": 500}'.")
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator:
             raise InvalidRequest(f"--set takes name=value, not '{pair}'.", remedy="Such as --set batchSize=500.")
-        try:
-            config[name] = json.loads(value)
-        except json.JSONDecodeError:
-            config[name] = value
+        config[name] = _value(value)
     return config
 
 
-def _start(active: Session, kind: RunKind, config: dict[str, Any], *, wait: bool, json_lines: bool) -> RunView:
-    view = active.services.runs.start(active.actor, kind, config=config)
-    if wait:
-        return follow(active, view.id, json_lines=json_lines)
-    if json_lines:
-        print_json(view.status_json())
-    else:
-        click.echo(f"Run {view.number} ({view.id}) is {view.state}.")
-    return view
+def _value(text: str) -> Any:
+    """JSON where it is, else the text itself: `--set onInvalid=skip` needs no quotes."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 @click.command()
-@click.option("--config", help="RunConfig as a JSON object.")
+@click.option("--config", metavar="JSON", help="RunConfig as a JSON object.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="One field of it, e.g. batchSize=500.")
 @click.option("--wait/--no-wait", default=True, help="Follow the run to its end (the default).")
 @as_json
 def run(config: str | None, pairs: tuple[str, ...], *, wait: bool, as_json: bool) -> None:
     """Start a migration."""
     with session() as active:
-        view = _start(active, RunKind.MIGRATION, parse_config(config, pairs), wait=wait, json_lines=as_json)
+        view = active.services.runs.start(active.actor, RunKind.MIGRATION, config=parse_config(config, pairs))
         if wait:
-            conclude(view, json_lines=as_json)
+            conclude(follow(active, view.id, json_lines=as_json), json_lines=as_json)
+        else:
+            _print_state(view, as_json=as_json)
 
 
 @click.command()
@@ -64,18 +65,23 @@ def run(config: str | None, pairs: tuple[str, ...], *, wait: bool, as_json: bool
 def validate(*, as_json: bool) -> None:
     """Validate the data; exit 3 if something blocks a migration."""
     with session() as active:
-        view = _start(active, RunKind.VALIDATION, {}, wait=True, json_lines=False)
-        findings = active.services.findings.list(active.actor, view.id)
+        started = active.services.runs.start(active.actor, RunKind.VALIDATION)
+        view = follow(active, started.id, json_lines=as_json)
+        done = view.state is RunState.COMPLETED
+        findings = active.services.findings.list(active.actor, view.id) if done else ()
+        stops = blocking(findings)
         if as_json:
-            print_json({"id": view.id, "valid": not blocking(findings), "findings": [f.to_json() for f in findings]})
-        elif view.state is RunState.COMPLETED:
+            listed = [finding.to_json() for finding in findings]
+            print_json({"id": view.id, "valid": not stops if done else None, "findings": listed})
+        elif done:
             print_findings(findings)
         conclude(view, json_lines=as_json)
-        if blocking(findings):
+        if stops:
+            click.echo(f"{counted(len(stops), 'finding blocks', 'findings block')} a migration.", err=True)
             raise click.exceptions.Exit(_BLOCKING)
 
 
-def print_findings(findings: Any) -> None:
+def print_findings(findings: Sequence[Finding]) -> None:
     """A table of findings, the blocking ones first."""
     print_table(
         ("class", "table", "field", "rule", ">rows", "what"),
@@ -88,7 +94,7 @@ def print_findings(findings: Any) -> None:
 @click.argument("run_id", metavar="[RUN]", required=False)
 @as_json
 def status(run_id: str | None, *, as_json: bool) -> None:
-    """Show a run, or the last ones."""
+    """Show a run (by its number or id), or the last ones."""
     with session() as active:
         if run_id is None:
             _list(active, as_json=as_json)
@@ -97,7 +103,10 @@ def status(run_id: str | None, *, as_json: bool) -> None:
         if as_json:
             print_json(view.status_json())
             return
-        click.echo(f"Run {view.number} ({view.id}), {view.kind}: {view.sentence}")
+        click.echo(f"Run {view.number} ({view.id}), {view.kind} of {view.target_title}, {view.state}.")
+        click.echo(view.sentence)
+        if view.backup_name:
+            click.echo(f"Backup: {view.backup_name}")
         print_table(
             ("phase", "state", "began", "ended"),
             ((p.phase, p.state, at(p.started_at), at(p.finished_at)) for p in view.phases),
@@ -106,15 +115,22 @@ def status(run_id: str | None, *, as_json: bool) -> None:
 
 
 def _list(active: Session, *, as_json: bool) -> None:
-    views = active.services.runs.list(active.actor, limit=20)
+    views = active.services.runs.list(active.actor, limit=_LISTED)
     if as_json:
         print_json([view.status_json() for view in views])
         return
     print_table(
-        (">#", "kind", "state", ">rows", "began", "by", "id"),
-        ((v.number, v.kind, v.state, f"{v.records_processed:,}", at(v.started_at), v.created_by, v.id) for v in views),
+        (">run", "kind", "state", ">rows", "began", "by"),
+        ((v.number, v.kind, v.state, f"{v.records_processed:,}", at(v.started_at), v.created_by) for v in views),
         empty="There are no runs yet. Start one with `briefly-admin run`.",
     )
+
+
+def _print_state(view: RunView, *, as_json: bool) -> None:
+    if as_json:
+        print_json(view.status_json())
+    else:
+        click.echo(f"Run {view.number} ({view.id}): {view.sentence}")
 
 
 def _steering(action: Action, words: str) -> click.Command:
@@ -126,10 +142,8 @@ def _steering(action: Action, words: str) -> click.Command:
             view = getattr(active.services.runs, str(action))(active.actor, run_id)
             if action is Action.RESUME and not workers(active):
                 conclude(follow(active, view.id, json_lines=as_json), json_lines=as_json)
-            elif as_json:
-                print_json(view.status_json())
             else:
-                click.echo(view.sentence)
+                _print_state(view, as_json=as_json)
 
     return steer
 
@@ -139,6 +153,6 @@ COMMANDS: Final = (
     validate,
     status,
     _steering(Action.PAUSE, "Pause a run at the end of its batch."),
-    _steering(Action.RESUME, "Go on with a run from its last batch."),
+    _steering(Action.RESUME, "Go on with a run from its last batch; lead it here where no worker listens."),
     _steering(Action.CANCEL, "Cancel a run at the end of its batch."),
 )

@@ -6,13 +6,15 @@ from typing import Final
 import click
 
 from briefly_admin.cli.follow import exit_code, follow
+from briefly_admin.cli.printing import counted, print_table
 from briefly_admin.cli.runs import print_findings
-from briefly_admin.cli.session import Session, print_table, session
+from briefly_admin.cli.session import Session, session
 from briefly_admin.domain.errors import InvalidRequest, VerificationFailed
 from briefly_admin.domain.findings import blocking
 from briefly_admin.domain.runs import RunKind, RunState
 
-_PASSED: Final = "passed"
+_BLOCKING: Final = 3
+_LONGEST_NUMBER: Final = 18
 
 
 def _embeddings(text: str | None) -> int | None:
@@ -22,7 +24,7 @@ def _embeddings(text: str | None) -> int | None:
         return 0
     if not text.isdecimal():
         raise InvalidRequest("--embeddings must be 'none' or a number of chunks.")
-    return int(text)
+    return int(text[:_LONGEST_NUMBER])
 
 
 def _print_counts(counts: Mapping[str, int], verb: str) -> None:
@@ -47,12 +49,13 @@ def _create(active: Session, *, scale: int = 1, dirty: int = 0, seed: int = 0, e
 def _test_validation(active: Session) -> None:
     view = follow(active, active.services.runs.start(active.actor, RunKind.VALIDATION).id)
     if view.state is not RunState.COMPLETED:
-        _fail("Validation", view.sentence, exit_code(view) or 1)
+        _fail("Validation", view.sentence, exit_code(view))
     findings = active.services.findings.list(active.actor, view.id)
     print_findings(findings)
-    if blocking(findings):
-        _fail("Validation", "There are blocking findings.", 3)
-    click.echo(f"Validation {_PASSED}.")
+    stops = blocking(findings)
+    if stops:
+        _fail("Validation", f"{counted(len(stops), 'finding blocks', 'findings block')} a migration.", _BLOCKING)
+    click.echo("Validation passed.")
 
 
 def _test_migration(active: Session) -> None:
@@ -61,25 +64,25 @@ def _test_migration(active: Session) -> None:
     migrated = follow(
         active, active.services.runs.start(active.actor, RunKind.MIGRATION, config={"onInvalid": "skip"}).id
     )
-    click.echo(migrated.sentence)
     if exit_code(migrated):
-        _fail("Migration", migrated.error, exit_code(migrated))
+        _fail("Migration", migrated.sentence, exit_code(migrated))
+    click.echo(migrated.sentence)
     if active.services.sampledata.counts(active.actor) != before:
         raise VerificationFailed("The migration lost or made rows.")
     backup = migrated.backup_name or ""
     rolled = active.services.runs.rollback(active.actor, backup, confirm=True, reason="self-test")
     rolled = follow(active, rolled.id)
-    click.echo(rolled.sentence)
     if exit_code(rolled):
-        _fail("Rollback", rolled.error, exit_code(rolled))
-    click.echo(f"Migration and rollback {_PASSED}.")
+        _fail("Rollback", rolled.sentence, exit_code(rolled))
+    click.echo(rolled.sentence)
+    click.echo("Migration and rollback passed.")
 
 
 def _cleanup(active: Session) -> None:
     _print_counts(active.services.sampledata.cleanup(active.actor), "removed")
     left = sum(active.services.sampledata.counts(active.actor).values())
     if left:
-        raise VerificationFailed(f"{left:,} sample rows are still there.")
+        raise VerificationFailed(f"{counted(left, 'sample row is', 'sample rows are')} still there.")
     click.echo("None of the sample rows is left.")
 
 
