@@ -6,8 +6,10 @@ import socket
 from typing import Any
 from uuid import uuid4
 
+from redis.exceptions import RedisError
 from rq import Worker
 
+from briefly_admin.domain.errors import Unavailable
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
 from briefly_admin.jobs.job import LeaderJob
 from briefly_admin.jobs.leader import interrupt
@@ -42,5 +44,10 @@ def make_worker(redis_url: str, **options: Any) -> BrieflyWorker:
 
 
 def work(redis_url: str, *, burst: bool = False, log_level: str = "INFO") -> None:
-    """Work until told to stop (SIGTERM, SIGINT), or until the queue is empty with `burst`."""
-    make_worker(redis_url).work(burst=burst, logging_level=log_level.upper())
+    """Work until told to stop (SIGTERM, SIGINT), or until the queue is empty with `burst`. Raises Unavailable."""
+    try:
+        make_worker(redis_url).work(burst=burst, logging_level=log_level.upper())
+    except RedisError as error:
+        raise Unavailable(
+            f"Redis does not answer ({type(error).__name__}).", remedy="Check REDIS_URL and that the server runs."
+        ) from None
