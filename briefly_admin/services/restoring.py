@@ -55,7 +55,7 @@ def options_of(connection: Connection, wish: Wish, plan: Plan, now: datetime) ->
         "migration_run_id": str(origin.id) if origin is not None and undoes else None,
     }  # fmt: skip
     if wish.preview_id is not None:
-        preview, expected = _confirmed(connection, wish.preview_id, backup)
+        preview, expected = _confirmed(connection, wish.preview_id, backup, options["tables"])
         options |= {"preview_id": preview, "expected": expected}
     return options, backup.target_id
 
@@ -87,13 +87,21 @@ def _checked_tables(backup: Row[Any], tables: Sequence[str] | None) -> list[str]
     return None if chosen == known else chosen
 
 
-def _confirmed(connection: Connection, preview_id: str, backup: Row[Any]) -> tuple[str, Mapping[str, Any]]:
+def _confirmed(
+    connection: Connection, preview_id: str, backup: Row[Any], tables: Sequence[str] | None
+) -> tuple[str, Mapping[str, Any]]:
     row = find_run(connection, preview_id)
     done = row.kind == RunKind.PREVIEW and row.state == RunState.COMPLETED
     if not done or row.options.get("backup_id") != str(backup.id):
         raise Refused(
             f"Run {row.number} is no finished preview of {backup.name}.",
             remedy="Preview this backup, then confirm that.",
+        )
+    previewed = row.options.get("tables")
+    if previewed is not None and not (tables is not None and set(tables) <= set(previewed)):
+        raise Refused(
+            f"Run {row.number} is a preview of {', '.join(previewed)} alone.",
+            remedy="Preview all tables that are to go back, then confirm that.",
         )
     counted: Mapping[str, Any] = (row.report or {}).get("preview", {}).get("tables", {})
     return str(row.id), counted
