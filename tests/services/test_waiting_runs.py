@@ -1,5 +1,6 @@
 """A run that waits for a lock says for whom."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,9 +23,10 @@ def test_the_page_names_who_blocks(stage: Stage) -> None:
         with context.target.session() as ours, psycopg.connect(context.target.dsn, application_name="psql") as theirs:
             ours.execute("CREATE TABLE public.users (id int)")
             theirs.execute("LOCK public.users")
-            ours.execute("SET lock_timeout = '20s'")
-            ours.pgconn.send_query(b"LOCK TABLE public.users")
-            while not (view := stage.services.runs.get(stage.vito, run.id)).blocking:
+            ours.execute("SET lock_timeout = '30s'; SET statement_timeout = 0")
+            ours.pgconn.send_query(b"BEGIN; LOCK TABLE public.users")
+            end = time.monotonic() + 20
+            while not (view := stage.services.runs.get(stage.vito, run.id)).blocking and time.monotonic() < end:
                 context.sleep(0.2)
             seen.append(view)
         return {}
