@@ -35,9 +35,10 @@ def create_app(settings: "Settings | None" = None, services: "Services | None" =
         SECRET_KEY=settings.secret_key, MAX_CONTENT_LENGTH=_LARGEST_BODY, PROVIDE_AUTOMATIC_OPTIONS=False,
         VALIDATION_WAIT_SECONDS=20.0,
     )  # fmt: skip
+    # The endpoints' rate limit comes before the credentials: strangers cost no look into the database.
+    api.install(app, redis_url=settings.redis_url)
     web.install(
         app, base_url=settings.base_url, trusted_proxies=settings.trusted_proxies, static=_CHECKOUT / "static",
         api_answer=api.answer_error,
     )  # fmt: skip
-    api.install(app, redis_url=settings.redis_url)
     return app

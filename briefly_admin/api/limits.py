@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from flask import Flask, g, request
+from flask import Flask, request
 from flask_limiter import Limiter
 
 PER_MINUTE: Final = 1200
@@ -10,7 +10,7 @@ _SECONDS: Final = 1
 
 
 def install(app: Flask, redis_url: str) -> None:
-    """Count each request of an actor, or of an address without one. Beyond the limit: 429 with Retry-After."""
+    """Count requests by address, before their credentials are looked at. Beyond the limit: 429 with Retry-After."""
     options: dict[str, Any] = {"socket_connect_timeout": _SECONDS, "socket_timeout": _SECONDS}
     if redis_url.startswith("rediss:"):
         options["ssl_cert_reqs"] = "none"
@@ -30,5 +30,4 @@ def install(app: Flask, redis_url: str) -> None:
 
 
 def _who() -> str:
-    actor = g.get("actor")
-    return f"actor:{actor.name}" if actor else f"address:{request.remote_addr}"
+    return f"address:{request.remote_addr}"

@@ -310,4 +310,5 @@ def test_beyond_the_limit_requests_wait(settings: Settings, app: Flask, token_as
     assert statuses[-1].status_code == 429
     assert int(statuses[-1].headers["Retry-After"]) >= 1
     assert statuses[-1].get_json()["error"] == "too_many_requests"
+    assert browser.get("/api/migration").status_code == 429, "nor is a stranger's credential looked at"
     assert browser.get("/sign-in").status_code == 200, "pages are not limited"
