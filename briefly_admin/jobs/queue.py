@@ -37,8 +37,10 @@ class RqQueue:
         self._redis = connect(redis_url, timeout=_ANSWER_SECONDS)
 
     def enqueue(self, run_id: str) -> None:
-        """Ask for a worker to lead the run. Raises Unavailable."""
+        """Ask for a worker to lead the run; nothing is added while an earlier asking waits. Raises Unavailable."""
         with _translated():
+            if self._waits(run_id):
+                return
             queue = Queue(QUEUE, connection=self._redis, serializer=SERIALIZER, job_class=LeaderJob)
             job_id = f"{run_id}_{uuid4().hex[:12]}"
             self._redis.set(pointer_key(run_id), job_id, ex=_KEEP)
@@ -46,6 +48,11 @@ class RqQueue:
                 LEAD, args=(run_id,), job_id=job_id, timeout=-1, result_ttl=3600, failure_ttl=_KEEP,
                 description=f"lead run {run_id}",
             )  # fmt: skip
+
+    def _waits(self, run_id: str) -> bool:
+        """Whether the run's newest job stands in the queue, untaken."""
+        job_id = self._redis.get(pointer_key(run_id))
+        return isinstance(job_id, bytes) and self._redis.lpos(f"rq:queue:{QUEUE}", job_id.decode()) is not None
 
     def workers(self) -> int:
         """How many workers of our version answered within the last minute. Raises Unavailable."""

@@ -87,7 +87,7 @@ def test_callbacks_and_webhooks_are_never_called(redis_url: str, client: Redis, 
     client.hset(f"rq:job:{job_id}", "webhooks", json.dumps([{"url": "http://127.0.0.1:9/", "job_status": "failed"}]))
     work(redis_url)
     fetched = LeaderJob.fetch(job_id, connection=client, serializer=SERIALIZER)
-    assert (fetched.success_callback, fetched.failure_callback, fetched.stopped_callback) == (None, None, None)  # type: ignore[func-returns-value]
+    assert (fetched.success_callback, fetched.failure_callback, fetched.stopped_callback) == (None, None, None)
     assert status(client, job_id) is JobStatus.FAILED
     assert not marker.exists()
 

@@ -60,13 +60,13 @@ def test_only_workers_of_our_version_count(redis_url: str) -> None:
     queue = RqQueue(redis_url)
     assert queue.workers() == 0
     worker = make_worker(redis_url)
-    worker.register_birth()
+    worker.register_birth()  # type: ignore[no-untyped-call]  # rq leaves it untyped
     assert queue.workers() == 1
     other = make_worker(redis_url)
     other.name = "briefly-9_9_9-elsewhere"
-    other.register_birth()
+    other.register_birth()  # type: ignore[no-untyped-call]  # rq leaves it untyped
     assert queue.workers() == 1
-    worker.register_death()
+    worker.register_death()  # type: ignore[no-untyped-call]  # rq leaves it untyped
     assert queue.workers() == 0
     queue.close()
 
@@ -81,3 +81,17 @@ def test_a_redis_that_does_not_answer_is_said_and_harmless(tmp_path: Path) -> No
     MetaReporter(
         Job.create("f", connection=connect(f"unix://{tmp_path}/nobody.sock", timeout=1), serializer=SERIALIZER)
     )(HALF)
+
+
+def test_a_run_waits_in_the_queue_once(redis_url: str) -> None:
+    queue, client = RqQueue(redis_url), connect(redis_url, timeout=2)
+    for _ in range(3):
+        queue.enqueue(RUN)
+    assert client.llen("rq:queue:briefly") == 1
+    client.flushall()
+    queue.enqueue(RUN)
+    assert client.llen("rq:queue:briefly") == 1
+    client.delete("rq:queue:briefly")
+    queue.enqueue(RUN)
+    assert client.llen("rq:queue:briefly") == 1
+    queue.close()
