@@ -136,7 +136,7 @@ def _wish(form: RollbackForm) -> dict[str, Any]:
 
 def _page(view: BackupView, preview: str) -> RollbackPage:
     found = _preview_of(view, preview)
-    host, _, database = (found.target_title if found else view.target_title).rpartition("/")
+    host, _, database = (found.target_title if found else view.target_title).partition("/")
     return RollbackPage(
         backup=part(view, g.actor, datetime.now(UTC)), host=host, database=database,
         preview=_preview_part(found, view, database) if found else None,

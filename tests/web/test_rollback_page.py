@@ -1,0 +1,251 @@
+"""A rollback is confirmed on what was counted, by typed words, or nothing happens."""
+
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.services.views import BackupView, RunView
+from tests.serving import SETUP, ClientAs, lead, services_of
+from tests.web.browsing import confirmations, inline_scripts, look, send
+from tests.web.rendering import HOSTILE, Page
+
+EDIT = "UPDATE users SET subscription_tier = 'pro_byok'"
+
+
+@pytest.fixture
+def backup(app: Flask, sample_data: dict[str, int]) -> BackupView:
+    run = services_of(app).runs.start(SETUP, RunKind.BACKUP)
+    lead(app, run.id)
+    (made,) = services_of(app).backups.list(SETUP)
+    return made
+
+
+@pytest.fixture
+def database(target_database: str) -> str:
+    """The name to type."""
+    return urlsplit(target_database).path[1:]
+
+
+def execute(url: str, statement: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute(statement)
+
+
+def tiers(url: str) -> list[tuple[str, str]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT id::text, subscription_tier FROM users ORDER BY id").fetchall()
+
+
+def previewed(app: Flask, browser: FlaskClient, backup: BackupView) -> RunView:
+    """Ask for a preview on the page, and do what a worker does."""
+    send(browser, f"/backups/{backup.name}/preview", action="preview")
+    (run,) = services_of(app).runs.list(SETUP, limit=1, kind=RunKind.PREVIEW)
+    done = lead(app, run.id)
+    assert done.state is RunState.COMPLETED, done.error
+    return done
+
+
+def filled(page: Page, database: str) -> dict[str, str | list[str]]:
+    """The form of the page as it came, with everything typed right."""
+    return {
+        "preview_id": page.one("input", id="preview_id").attributes["value"] or "",
+        "mode": page.one("input", id="mode").attributes["value"] or "",
+        "tables": [box.attributes["value"] or "" for box in page.every("input", type="checkbox", name="tables")],
+        "reason": "The tiers are wrong.", "word": "ROLLBACK", "database": database,
+    }  # fmt: skip
+
+
+def rollbacks(app: Flask) -> tuple[RunView, ...]:
+    return services_of(app).runs.list(SETUP, kind=RunKind.ROLLBACK)
+
+
+def test_viewer_and_operator_are_refused(client_as: ClientAs, backup: BackupView) -> None:
+    for role in ("viewer", "operator"):
+        browser = client_as(role)
+        for path in ("rollback", "rollback/preview"):
+            assert "role admin" in look(browser, f"/backups/{backup.name}/{path}", 403).one("main").text
+        send(browser, f"/backups/{backup.name}/rollback", 403, word="ROLLBACK")
+
+
+def test_first_it_shows_target_and_backup_and_offers_to_count(
+    client_as: ClientAs, backup: BackupView, database: str
+) -> None:
+    page = look(client_as("admin"), f"/backups/{backup.name}/rollback")
+    facts = page.one("dl").text
+    assert database in facts
+    assert backup.name in facts
+    assert backup.created_at.strftime("%Y-%m-%d") in facts
+    assert "every byte opened, every row counted and hashed" in facts
+    assert "Show what a rollback would do" in page.one("main").text
+    assert not confirmations(page)
+
+
+def test_an_operator_reads_the_counts_on_the_runs_page(app: Flask, client_as: ClientAs, backup: BackupView) -> None:
+    send(client_as("operator"), f"/backups/{backup.name}/preview", action="preview")
+    (run,) = services_of(app).runs.list(SETUP, limit=1, kind=RunKind.PREVIEW)
+    assert run.created_by == "operator@example.com"
+
+
+def test_the_whole_way(
+    app: Flask, client_as: ClientAs, backup: BackupView, target_database: str, database: str
+) -> None:
+    before = tiers(target_database)
+    execute(target_database, EDIT)
+    execute(target_database, "DELETE FROM user_settings")
+    changed = sum(tier != "pro_byok" for _, tier in before)
+    browser = client_as("admin")
+
+    waiting = send(browser, f"/backups/{backup.name}/preview", action="preview")
+    part = waiting.one("div", id="rollback")
+    assert part.attributes["hx-trigger"] == "every 1s"
+    assert not confirmations(waiting)
+    (run,) = services_of(app).runs.list(SETUP, limit=1, kind=RunKind.PREVIEW)
+    lead(app, run.id)
+
+    poll = look(browser, part.attributes["hx-get"] or "")
+    assert "hx-get" not in poll.one("div", id="rollback").attributes
+    page = look(browser, f"/backups/{backup.name}/rollback?preview={run.number}")
+    counts = {row.text.split()[0]: row.text.split()[1:] for row in page.every("tr")[1:]}
+    assert counts["users"] == [str(len(before) - changed), str(changed), "0", "0"]
+    assert counts["user_settings"][2] != "0"
+    text = page.one("main").text
+    assert "about 1 s" in text
+    assert "is taken and proven first" in text
+    assert page.one("input", id="database").attributes["data-word"] == database
+    assert len(confirmations(page)) == 1
+
+    answer = browser.post(
+        f"/backups/{backup.name}/rollback",
+        data={"csrf_token": page.every("input", name="csrf_token")[0].attributes["value"], **filled(page, database)},
+    )
+    (rollback,) = rollbacks(app)
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/runs/{rollback.number}")
+    assert rollback.options["reason"] == "The tiers are wrong."
+    assert rollback.options["preview_id"] == run.id
+    assert rollback.options["tables"] is None
+    assert lead(app, rollback.id).state is RunState.COMPLETED
+    assert tiers(target_database) == before
+
+
+def test_whatever_is_missing_is_said_beside_its_field_and_nothing_happens(
+    app: Flask, client_as: ClientAs, backup: BackupView, database: str
+) -> None:
+    browser = client_as("admin")
+    run = previewed(app, browser, backup)
+    right = filled(look(browser, f"/backups/{backup.name}/rollback?preview={run.id}"), database)
+    wrong: list[tuple[str, str | list[str]]] = [
+        ("word", ""), ("word", "rollback"), ("word", "ROLLBACK "), ("database", ""), ("database", database.upper()),
+        ("reason", ""), ("reason", "   "), ("reason", "x" * 501), ("tables", []), ("tables", ["pg_authid"]),
+        ("tables", ["users; DROP TABLE users"]), ("mode", "keep"), ("mode", ""), ("preview_id", ""), ("preview_id", "1"),
+        ("preview_id", "00000000-0000-0000-0000-000000000000"), ("preview_id", HOSTILE),
+    ]  # fmt: skip
+    for field, value in wrong:
+        page = send(browser, f"/backups/{backup.name}/rollback", 400, form=right | {field: value})
+        assert page.every("a", href=f"#{field}"), (field, value)
+        assert not inline_scripts(page)
+    page = send(browser, f"/backups/{backup.name}/rollback", 400, form=right | {"word": HOSTILE, "reason": HOSTILE})
+    assert page.one("input", id="word", aria_invalid="true", value=HOSTILE)
+    assert page.one("textarea").text.strip() == HOSTILE
+    send(browser, f"/backups/{backup.name}/rollback", 400)
+    assert rollbacks(app) == ()
+
+
+def test_some_tables_alone(app: Flask, client_as: ClientAs, backup: BackupView, database: str) -> None:
+    browser = client_as("admin")
+    run = previewed(app, browser, backup)
+    right = filled(look(browser, f"/backups/{backup.name}/rollback?preview={run.number}"), database)
+    send(browser, f"/backups/{backup.name}/rollback", form=right | {"tables": ["users", "user_settings"]})
+    (rollback,) = rollbacks(app)
+    assert rollback.options["tables"] == ["users", "user_settings"]
+
+
+def test_a_second_rollback_is_told_which_run_holds_the_target(
+    app: Flask, client_as: ClientAs, backup: BackupView, database: str
+) -> None:
+    browser = client_as("admin")
+    run = previewed(app, browser, backup)
+    right = filled(look(browser, f"/backups/{backup.name}/rollback?preview={run.number}"), database)
+    send(browser, f"/backups/{backup.name}/rollback", form=right)
+    (first,) = rollbacks(app)
+    page = send(browser, f"/backups/{backup.name}/rollback", 409, form=right)
+    assert f"Run {first.number} (rollback, pending) holds the target" in page.one("main").text
+    assert page.one("a", href=f"/runs/{first.id}")
+    assert len(rollbacks(app)) == 1
+
+
+def test_a_preview_of_another_backup_or_an_unfinished_one_confirms_nothing(
+    app: Flask, client_as: ClientAs, backup: BackupView, database: str
+) -> None:
+    browser = client_as("admin")
+    run = services_of(app).runs.start(SETUP, RunKind.BACKUP)
+    lead(app, run.id)
+    other = services_of(app).backups.list(SETUP)[0]
+    assert other.name != backup.name
+    done = previewed(app, browser, backup)
+    for reference in (done.id, run.id, "999999", "x", "%00"):
+        page = look(browser, f"/backups/{other.name}/rollback?preview={reference}")
+        assert not confirmations(page)
+    unfinished = services_of(app).runs.preview(SETUP, backup.name)
+    right = filled(look(browser, f"/backups/{backup.name}/rollback?preview={done.number}"), database)
+    send(browser, f"/backups/{backup.name}/rollback", 400, form=right | {"preview_id": unfinished.id})
+    send(browser, f"/backups/{other.name}/rollback", 400, form=right)
+    assert rollbacks(app) == ()
+
+
+def test_a_preview_that_failed_says_why_and_offers_another(app: Flask, client_as: ClientAs, backup: BackupView) -> None:
+    browser = client_as("admin")
+    run = services_of(app).runs.preview(SETUP, backup.name)
+    services_of(app).runs.cancel(SETUP, run.id)
+    page = look(browser, f"/backups/{backup.name}/rollback?preview={run.number}")
+    assert "The preview did not come to its end" in page.one("main").text
+    assert "Try again" in page.one("main").text
+    assert "hx-get" not in page.one("div", id="rollback").attributes
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ("state = 'damaged', damage = '[\"users, stream 1, chunk 0\"]'", "It is damaged"),
+        ("state = 'expired', shred_key = NULL", "nobody can read it any more"),
+        ("expires_at = now() - interval '1 minute'", "Its time is over"),
+    ],
+)
+def test_what_cannot_be_restored_is_refused_with_what_to_do(
+    app: Flask, client_as: ClientAs, backup: BackupView, app_database: str, values: str, why: str
+) -> None:
+    execute(app_database, f"UPDATE briefly_admin.backup SET {values}")
+    browser = client_as("admin")
+    page = look(browser, f"/backups/{backup.name}/rollback", 409)
+    assert why in page.one("main").text
+    assert "choose another one" in page.one("main").text
+    assert not confirmations(page)
+    assert why in send(browser, f"/backups/{backup.name}/preview", 409).one("main").text
+    assert rollbacks(app) == ()
+
+
+def test_another_target_is_refused_with_what_to_do(
+    app: Flask, client_as: ClientAs, backup: BackupView, app_database: str
+) -> None:
+    execute(app_database, "UPDATE briefly_admin.backup SET target_id = 'another'")
+    page = send(client_as("admin"), f"/backups/{backup.name}/preview", 409)
+    assert "of another database" in page.one("main").text
+    assert "TARGET_DATABASE_URL" in page.one("main").text
+
+
+def test_rows_that_moved_after_the_preview_stop_the_rollback(
+    app: Flask, client_as: ClientAs, backup: BackupView, target_database: str, database: str
+) -> None:
+    browser = client_as("admin")
+    run = previewed(app, browser, backup)
+    right = filled(look(browser, f"/backups/{backup.name}/rollback?preview={run.number}"), database)
+    execute(target_database, EDIT)
+    send(browser, f"/backups/{backup.name}/rollback", form=right)
+    (rollback,) = rollbacks(app)
+    ended = lead(app, rollback.id)
+    assert ended.state is RunState.FAILED
+    assert "changed since the preview" in ended.error
+    assert {tier for _, tier in tiers(target_database)} == {"pro_byok"}
