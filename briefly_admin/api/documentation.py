@@ -88,11 +88,17 @@ def _operation(path: str, method: str, found: Mapping[str, Any], schemas: Mappin
         body=tuple(_fields(body, schemas)),
         answers=tuple(
             answer
-            for status, each in found.get("responses", {}).items()
+            for status, each in sorted(found.get("responses", {}).items())
             if status != "default"
-            for answer in _answers(status, each, schemas)
+            for answer in _answers(status, _named(each), schemas)
         ),
     )  # fmt: skip
+
+
+def _named(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the answers that all endpoints share, only the name is shown: they are errors."""
+    name = answer.get("$ref", "").rsplit("/", 1)[-1]
+    return {"description": name.replace("_", " ").capitalize()} if name else answer
 
 
 def _answers(status: str, found: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[Answer]:

@@ -1,9 +1,11 @@
 """A generous limit on requests below /api, counted in Redis by all processes, in memory while Redis is away."""
 
+import math
+import time
 from typing import Any, Final
 
-from flask import Flask, request
-from flask_limiter import Limiter
+from flask import Flask, Response, request
+from flask_limiter import Limiter, RequestLimit
 
 PER_MINUTE: Final = 1200
 _SECONDS: Final = 1
@@ -22,11 +24,16 @@ def install(app: Flask, redis_url: str) -> None:
         storage_options=options,
         strategy="fixed-window",
         key_prefix="briefly",
-        headers_enabled=True,
+        on_breach=_wait,
         in_memory_fallback_enabled=True,
     )
     app.config.setdefault("API_REQUESTS_PER_MINUTE", PER_MINUTE)
     limiter.init_app(app)
+
+
+def _wait(limit: RequestLimit) -> Response:
+    """What the error handler takes Retry-After from."""
+    return Response(headers={"Retry-After": str(max(1, math.ceil(limit.reset_at - time.time())))})
 
 
 def _who() -> str:

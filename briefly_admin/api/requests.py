@@ -1,6 +1,7 @@
 """Reading requests: JSON and nothing else, checked by marshmallow, every fault named by its field."""
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn, cast
 
@@ -10,7 +11,7 @@ from marshmallow import Schema, ValidationError
 from marshmallow.exceptions import SCHEMA
 from webargs.core import missing
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from briefly_admin.domain.errors import InvalidRequest
 from briefly_admin.services import Services
@@ -24,8 +25,11 @@ class StrictParser(FlaskParser):
     DEFAULT_VALIDATION_STATUS = 400
 
     def load_json(self, req: Request, schema: Schema) -> Any:  # noqa: ARG002 - webargs' signature
-        """The body; an empty one is an empty object. Raises InvalidRequest, UnsupportedMediaType."""
+        """The body; an empty one is an empty object. Raises InvalidRequest, or what becomes 413 and 415."""
         body = req.get_data(cache=True)
+        if req.content_length is None and len(body) >= (req.max_content_length or sys.maxsize):
+            # A body that does not say its length is cut off at the limit, without an error.
+            raise RequestEntityTooLarge
         if not body.strip():
             return missing
         if not req.is_json:

@@ -72,7 +72,7 @@ _DEFAULTS: Final = RunConfig().to_json()
 
 
 def _config_field(field: ConfigField) -> fields.Field[Any]:
-    unit = f" In {field.unit}." if field.unit else ""
+    unit = " In milliseconds." if field.unit == "ms" else ""
     metadata = {"description": f"{field.help}{unit} Default: {json.dumps(_DEFAULTS[field.name])}."}
     return _KINDS[field.kind](field, metadata=metadata)
 

@@ -30,6 +30,7 @@ _TEXTS: Final = {
     404: ("There is nothing at this address, or not any more.", ""),
     405: ("This address does not take requests of this method.", ""),
     413: ("More than 1 MiB was sent.", "Send less at once."),
+    429: ("More requests came within a minute than are taken.", "Wait, then try again."),
     500: ("It was logged; more could hold data, and is not shown.", "Try again, then ask whoever runs this server."),
 }  # fmt: skip
 

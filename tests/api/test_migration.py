@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -203,7 +204,11 @@ def test_what_is_not_json(script: FlaskClient) -> None:
         assert "application/json" in found["message"]
     with_charset = {"Content-Type": "application/json; charset=utf-8"}
     assert script.post(PATH, data=b'{"action": "status"}', headers=with_charset).status_code == 200
-    error_of(script.post(PATH, data=b" " * 1_100_000, headers=json_type), 413)
+    large = b'{"action": "status"}' + b" " * 1_100_000
+    error_of(script.post(PATH, data=large, headers=json_type), 413)
+    unmeasured = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    cut_off = script.post(PATH, input_stream=BytesIO(large), headers=json_type, environ_overrides=unmeasured)
+    error_of(cut_off, 413)
 
 
 def test_credentials_come_before_the_body(app: Flask, token_as: TokenAs) -> None:
