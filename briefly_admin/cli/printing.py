@@ -13,6 +13,8 @@ from rich.text import Text
 
 _WHOLE: Final = 36
 """Cells up to this length (an id's) are not broken on a terminal."""
+_NARROWEST: Final = 16
+"""Columns that prose gets at least."""
 _UNBOUNDED: Final = 100_000
 """Columns of a table that goes into a file or a pipe: a row is a line, however long."""
 
@@ -44,13 +46,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
         click.echo(empty)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
+    needed = 0
     for column, cells in zip(columns, zip(*listed, strict=True), strict=True):
-        whole = max(map(len, cells)) <= _WHOLE
+        widest = max(map(len, (column, *cells)))
+        whole = widest <= _WHOLE
+        needed += (widest if whole else _NARROWEST) + 2
         justify: Any = "right" if column.startswith(">") else "left"
         table.add_column(column.removeprefix(">"), justify=justify, overflow="fold", no_wrap=whole)
     for row in listed:
         table.add_row(*map(Text, row))
-    console = Console(width=None if sys.stdout.isatty() else _UNBOUNDED)
+    # Wider than the terminal rather than cut: what cannot be broken must be readable, and copied, whole.
+    console = Console(width=max(needed, Console().width) if sys.stdout.isatty() else _UNBOUNDED)
     with console.capture() as captured:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

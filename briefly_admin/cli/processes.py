@@ -49,8 +49,15 @@ def clock() -> None:
 
 @click.command()
 def release() -> None:
-    """Bring the app database's schema up to date; the Procfile's release process."""
-    migrate.upgrade(settings.from_environ().database_url)
+    """Bring the app database up to date, and make the first admin; the Procfile's release process."""
+    loaded = settings.from_environ()
+    migrate.upgrade(loaded.database_url)
+    if loaded.admin_email and loaded.admin_password:
+        services = wiring.build(loaded)
+        try:
+            services.admins.ensure_first(loaded.admin_email, loaded.admin_password)
+        finally:
+            services.close()
     click.echo("The app database is up to date.")
 
 

@@ -114,7 +114,7 @@ class Printer:
         if table.table not in self._tasks:
             self._tasks[table.table] = self._bars.add_task(one_line(table.table), note="")
         note = f"{table.done:,} of {counted(table.total, 'row')}"
-        if table.done < table.total:
+        if table.done < table.total and table.rate:
             note += f", {table.rate:,.0f} rows/s"
         self._bars.update(self._tasks[table.table], completed=table.done, total=max(table.total, 1), note=note)
 

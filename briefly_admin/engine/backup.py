@@ -13,7 +13,7 @@ from briefly_admin.domain.digest import BucketDigests, TableDigest
 from briefly_admin.domain.errors import BackupDamaged, BrieflyError
 from briefly_admin.domain.manifest import Manifest, StreamManifest, TableManifest, table_hash
 from briefly_admin.domain.progress import Meter, Progress, TableProgress
-from briefly_admin.domain.runs import Phase
+from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.snapshot import (
@@ -89,6 +89,8 @@ def run(context: RunContext) -> dict[str, Any]:
     context.journal.backup_proven(
         backup_id, manifest_sha256=sha256, tables=tables, rows=manifest.rows, size=manifest.sealed_size
     )
+    if context.kind is RunKind.BACKUP:
+        context.journal.totals(manifest.rows, manifest.rows)
     return {
         "backup_id": str(backup_id), "name": name, "rows": manifest.rows, "bytes": manifest.sealed_size,
         "tables": tables, "seconds": round(context.monotonic() - began, 3),

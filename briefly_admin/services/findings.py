@@ -8,6 +8,7 @@ from briefly_admin.domain.findings import Finding, FindingClass
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.services.auditing import require
 from briefly_admin.services.reading import find_run
+from briefly_admin.services.sentences import rows
 from briefly_admin.services.views import QuarantineRow
 from briefly_admin.store import details
 from briefly_admin.store.database import Database
@@ -25,25 +26,25 @@ class FindingService:
         """Blocking, then repairable, then notices. Raises NotAllowed, NotFound."""
         require(actor, Permission.READ)
         with self._database.begin() as connection:
-            rows = details.findings(connection, find_run(connection, run_id).id, phase=phase)
-        return tuple(_finding(row._mapping) for row in rows)  # noqa: SLF001 - SQLAlchemy's public name for it begins with an underscore
+            found = details.findings(connection, find_run(connection, run_id).id, phase=phase)
+        return tuple(_finding(row._mapping) for row in found)  # noqa: SLF001 - SQLAlchemy's public name for it begins with an underscore
 
     def errors_texts(self, findings: Sequence[Finding], limit: int = 100) -> Texts:
         """The blocking ones in sentences, for the JSON endpoint's `errors`."""
         blocking = [finding for finding in findings if finding.finding_class is FindingClass.BLOCKING and finding.count]
-        return [f"{f.table}: {f.message.rstrip('.')} ({f.count:,} rows)" for f in blocking[:limit]]
+        return [f"{f.table}: {f.message.rstrip('.')} ({rows(f.count)})" for f in blocking[:limit]]
 
     def quarantine(self, actor: Actor, run_id: str) -> tuple[QuarantineRow, ...]:
         """Rows by cause, table and key. Raises NotAllowed, NotFound."""
         require(actor, Permission.READ)
         with self._database.begin() as connection:
-            rows = details.quarantine(connection, find_run(connection, run_id).id)
+            found = details.quarantine(connection, find_run(connection, run_id).id)
         return tuple(
             QuarantineRow(
                 table=row.table, key=tuple(json.loads(row.key)), cause=row.cause, message=row.message,
                 sqlstate=row.sqlstate or "", constraint=row.constraint or "", closed=row.closed_by is not None,
             )
-            for row in rows
+            for row in found
         )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def _running(facts: Facts) -> str:
         (t for t in progress.tables if t.done < t.total), None
     )
     if table is None:
-        return f"{doing}: {progress.done:,} rows done." if progress.done else f"{doing}."
+        return f"{doing}: {rows(progress.done)} done." if progress.done else f"{doing}."
     parts = [f"{table.done:,} of {table.total:,} rows"]
     if progress.rate:
         parts.append(f"{progress.rate:,.0f} rows/s")
@@ -108,17 +108,17 @@ def _failed(facts: Facts) -> str:
     parts = [f"Stopped while {doing[0].lower()}{doing[1:]}: {error}." if doing else f"Stopped: {error}."]
     if facts.remedy:
         parts.append(facts.remedy)
-    if facts.resumable and facts.kind is RunKind.MIGRATION and not facts.rehearsal:
+    if facts.resumable and facts.kind is RunKind.MIGRATION and facts.processed and not facts.rehearsal:
         parts.append(f"Rows done are safe; resume goes on from row {facts.processed:,}.")
     return " ".join(parts)
 
 
 def _completed(facts: Facts) -> str:
-    looked = f"{facts.processed:,} rows looked at"
+    looked = f"{_rows(facts)} looked at"
     if facts.kind is not RunKind.MIGRATION:
         return {
             RunKind.VALIDATION: f"Done: {looked}; the findings say what is wrong and what the repairs will cure.",
-            RunKind.BACKUP: f"Done: {facts.processed:,} rows sealed and proven{_until(facts)}.",
+            RunKind.BACKUP: f"Done: {_rows(facts)} sealed and proven{_until(facts)}.",
             RunKind.ROLLBACK: f"Done: the data is as it was at the backup; verified{_until(facts)}.",
             RunKind.PREVIEW: "Done: the preview says what a rollback would do now.",
         }.get(facts.kind, f"Done: {looked}.")
@@ -159,6 +159,11 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / _DAY)} days"
 
 
+def rows(number: int) -> str:
+    """'1 row', '2,000 rows'."""
+    return f"{number:,} {'row' if number == 1 else 'rows'}"
+
+
 def _ago(facts: Facts) -> str:
     return f"{duration((facts.now - facts.state_at).total_seconds())} ago"
 
@@ -168,7 +173,7 @@ def _by_whom(facts: Facts) -> str:
 
 
 def _rows(facts: Facts) -> str:
-    return f"{facts.processed:,} rows"
+    return rows(facts.processed)
 
 
 def _changed(facts: Facts, word: str) -> str:

@@ -24,11 +24,14 @@ def run(context: RunContext) -> dict[str, Any]:
             connection, context.plan, report=_reporter(context, began), should_stop=context.should_stop
         )
     context.journal.save_findings(Phase.VALIDATE, examination.findings)
+    if context.kind is RunKind.VALIDATION:
+        looked_at = sum(examination.rows.values())
+        context.journal.totals(looked_at, looked_at)
     result = _result(examination, context.monotonic() - began)
     stops = blocking(examination.findings)
     if stops and context.kind is RunKind.MIGRATION and context.config.on_invalid == "stop":
         raise BlockingFindings(
-            f"Validation found {len(stops)} kinds of rows that the repairs will not cure: {_named(stops)}.",
+            f"Validation found {_counted(len(stops), 'kind')} of rows that the repairs will not cure: {_named(stops)}.",
             remedy="Correct these rows, or start the run with onInvalid = skip, which leaves them alone.",
         )
     return result
@@ -63,6 +66,10 @@ def _result(examination: Examination, seconds: float) -> dict[str, Any]:
 def _named(findings: Sequence[Finding]) -> str:
     """The three greatest, and how many more."""
     greatest = sorted(findings, key=lambda finding: -finding.count)[:3]
-    named = "; ".join(f"{finding.message} ({finding.count:,} rows)" for finding in greatest)
+    named = "; ".join(f"{finding.message} ({_counted(finding.count, 'row')})" for finding in greatest)
     more = len(findings) - len(greatest)
     return f"{named}; and {more} more" if more else named
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
