@@ -32,7 +32,7 @@ class FindingService:
     def errors_texts(self, findings: Sequence[Finding], limit: int = 100) -> Texts:
         """The blocking ones in sentences, for the JSON endpoint's `errors`."""
         blocking = [finding for finding in findings if finding.finding_class is FindingClass.BLOCKING and finding.count]
-        return [f"{f.table}: {f.message.rstrip('.')} ({rows(f.count)})" for f in blocking[:limit]]
+        return [f"{_named(f).rstrip('.')} ({rows(f.count)})" for f in blocking[:limit]]
 
     def quarantine(self, actor: Actor, run_id: str) -> tuple[QuarantineRow, ...]:
         """Rows by cause, table and key. Raises NotAllowed, NotFound."""
@@ -46,6 +46,12 @@ class FindingService:
             )
             for row in found
         )  # fmt: skip
+
+
+def _named(finding: Finding) -> str:
+    """The message, after the table's name where it does not begin with that."""
+    named = finding.message.startswith(f"{finding.table}.")
+    return finding.message if named else f"{finding.table}: {finding.message}"
 
 
 def _finding(row: Mapping[Any, Any]) -> Finding:

@@ -1,0 +1,41 @@
+"""Whatever is sent, the answer is in the envelope and never an error of ours."""
+
+from typing import Any
+
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from briefly_admin.domain.config import BY_NAME
+from tests.serving import TokenAs
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
+ANY = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+CONFIG = st.dictionaries(st.sampled_from(list(BY_NAME)) | st.text(max_size=8), ANY, max_size=4)
+MIGRATION = st.fixed_dictionaries(
+    {"action": st.sampled_from(["validate", "run", "status"]) | ANY}, optional={"config": CONFIG | ANY, "id": ANY}
+)
+ROLLBACK = st.fixed_dictionaries(
+    {"backupId": st.text(max_size=30) | ANY, "confirm": st.just(True) | ANY},
+    optional={"mode": ANY, "tables": st.lists(st.text(max_size=8), max_size=3) | ANY, "reason": ANY, "previewId": ANY},
+)
+
+
+def test_no_body_breaks_an_endpoint(app: Flask, token_as: TokenAs) -> None:
+    app.config["RATELIMIT_ENABLED"] = False
+    app.config["API_REQUESTS_PER_MINUTE"] = 1_000_000
+    client, headers = app.test_client(), token_as("admin")
+
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(MIGRATION | ANY, ROLLBACK | ANY)
+    def check(migration: Any, rollback: Any) -> None:
+        for path, body in (("/api/migration", migration), ("/api/migration/rollback", rollback)):
+            answer = client.post(path, json=body, headers=headers)
+            assert answer.status_code in {200, 202, 400, 404, 409}, (body, answer.get_json())
+            assert answer.get_json()["success"] is (answer.status_code < 400)
+
+    check()
