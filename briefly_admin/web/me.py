@@ -1,5 +1,6 @@
 """The page Me: one's own password, sessions and tokens."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from wtforms import Form, PasswordField, SelectField, StringField, ValidationError
 from wtforms.validators import InputRequired, Length
 
-from briefly_admin.domain.errors import InvalidRequest, NotAuthenticated, TooManyRequests
+from briefly_admin.domain.errors import InvalidRequest, NotAuthenticated, NotFound, TooManyRequests
 from briefly_admin.domain.permissions import Actor, Permission, Role
 from briefly_admin.services.access import requires
 from briefly_admin.services.views import SessionView, TokenView
@@ -31,6 +32,7 @@ _SYSTEMS: Final = (
     ("Linux", "Linux"),
 )  # fmt: skip
 _LONGEST_AGENT: Final = 40
+_HASH: Final = re.compile("[0-9a-f]{64}")
 _MAY: Final = {
     Role.VIEWER: "You may look at everything, and change nothing.",
     Role.OPERATOR: "You may validate, rehearse, run, pause, and verify and pin backups. Rolling back needs an admin.",
@@ -143,6 +145,8 @@ def set_password() -> ResponseReturnValue:
 @requires(Permission.MANAGE_OWN)
 def end_session(id_hash: str) -> ResponseReturnValue:
     """End another session of one's own."""
+    if not _HASH.fullmatch(id_hash):
+        raise NotFound("There is no such session any more.")
     services().sessions.revoke(g.actor, id_hash)
     flash("That session has ended.", "success")
     return redirect(url_for(".index"), 303)
