@@ -12,7 +12,7 @@ from briefly_admin.engine import sampledata
 from briefly_admin.engine.target import Target
 from briefly_admin.plans import plan
 from briefly_admin.store.migrate import upgrade
-from tests.faults.harness import ANA, CONFIG, Field, Undisturbed, contents, copy_database, drop_database, environment
+from tests.faults.harness import Field, Undisturbed, contents, copy_database, drop_database, environment
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,12 @@ def undisturbed(
 
 @pytest.fixture
 def field(
-    embedded: EmbeddedServers, dirty_data: str, undisturbed: Undisturbed, app_database: str, redis_url: str, tmp_path: Path
+    embedded: EmbeddedServers,
+    dirty_data: str,
+    undisturbed: Undisturbed,
+    app_database: str,
+    redis_url: str,
+    tmp_path: Path,
 ) -> Iterator[Field]:
     """A copy of the dirty data and nobody at work on it yet."""
     target = copy_database(embedded, dirty_data)

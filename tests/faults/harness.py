@@ -72,7 +72,7 @@ def contents(url: str) -> Contents:
         found["schema"] = texts(_SCHEMA)
         if (connection.execute("SELECT to_regclass('briefly_migration.quarantine')").fetchone() or [None])[0]:
             found["quarantine"] = texts(
-                'SELECT format(\'%s %s %s %s\', "table", key, cause, message) FROM briefly_migration.quarantine'
+                "SELECT format('%s %s %s %s', \"table\", key, cause, message) FROM briefly_migration.quarantine"
             )
         return found
 
@@ -129,6 +129,13 @@ def alive(pid: int) -> bool:
     return bool(fields) and fields[_STATE_FIELD] not in "ZX"
 
 
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler of its own for the signal."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 def send(pid: int, number: signal.Signals) -> None:
     """Signal a process of ours, if it is still there."""
     with suppress(ProcessLookupError):
@@ -181,6 +188,12 @@ class Field:
     started: list[Worker] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.services = wiring.build(settings.load(self.environ))
+
+    def use(self, **settings_: str) -> None:
+        """Other settings, before anything is started."""
+        self.services.close()
+        self.environ |= settings_
         self.services = wiring.build(settings.load(self.environ))
 
     @contextmanager
@@ -255,9 +268,8 @@ class Field:
         query = (
             "SELECT coalesce(sum((counters->>'looked')::bigint), 0) FROM briefly_migration.checkpoint WHERE run_id = %s"
         )
-        with psycopg.connect(self.environ["TARGET_DATABASE_URL"]) as connection:
-            with suppress(errors.UndefinedTable, errors.InvalidSchemaName):
-                return int((connection.execute(query, (run.id,)).fetchone() or (0,))[0])
+        with suppress(errors.UndefinedTable, errors.InvalidSchemaName):
+            return int(self.ask(query, run.id, variable="TARGET_DATABASE_URL")[0])
         return 0
 
     def has_looked_at(self, run: RunView, rows: int, *, seconds: float = 30) -> None:
@@ -276,20 +288,39 @@ class Field:
         def look() -> bool:
             view = self.view(run)
             assert not view.finished, (view.state, view.error, f"before {phase}", self.said())
-            return any(each.name == phase and each.state == "running" for each in view.phases)
+            return any(each.phase == phase and each.state == "running" for each in view.phases)
 
         until(look, seconds=seconds, what=f"the phase {phase}")
 
     def leader(self, run: RunView) -> Worker | None:
         """The worker whose horse leads the run."""
-        with psycopg.connect(self.environ["DATABASE_URL"]) as connection:
-            query = "SELECT split_part(leader, ':', 2) FROM briefly_admin.run WHERE id = %s AND state = 'running'"
-            row = connection.execute(query, (run.id,)).fetchone()
-        return next((each for each in self.started if row and str(each.horse) == row[0]), None)
+        query = "SELECT split_part(leader, ':', 2) FROM briefly_admin.run WHERE id = %s AND state = 'running'"
+        pids = self.ask(query, run.id)
+        return next((each for each in self.started if pids == [str(each.horse)]), None)
 
-    def led(self, run: RunView, *, seconds: float = 30) -> Worker:
-        """Wait until one of our workers leads it."""
-        return until(lambda: self.leader(run), seconds=seconds, what="a leader")
+    def led(self, run: RunView, *, but: Worker | None = None) -> Worker:
+        """Wait until one of our workers leads it, another than `but`."""
+        return until(lambda: found if (found := self.leader(run)) is not but else None, what="a leader")
+
+    @contextmanager
+    def held(self, variable: str, table: str, mode: str) -> Iterator[None]:
+        """A lock on a table of the database that the setting names, so that something waits."""
+        with psycopg.connect(self.environ[variable]) as connection:
+            connection.execute(
+                sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.Identifier(*table.split(".")), sql.SQL(mode))
+            )
+            yield
+
+    def waits_for(self, variable: str) -> None:
+        """Wait until some session of ours waits for a lock there."""
+        query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        with psycopg.connect(self.environ[variable], autocommit=True) as connection:
+            until(lambda: (connection.execute(query).fetchone() or (0,))[0], what="a wait for a lock")
+
+    def ask(self, query: str, *values: object, variable: str = "DATABASE_URL") -> list[Any]:
+        """The first column of the answers."""
+        with psycopg.connect(self.environ[variable]) as connection:
+            return [row[0] for row in connection.execute(query, values)]
 
     def contents(self) -> Contents:
         """What the target holds now."""

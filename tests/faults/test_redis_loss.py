@@ -1,0 +1,63 @@
+"""Redis holds nothing that a run needs: emptied, killed or hanging, the run ends."""
+
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from briefly_admin.embedded import EmbeddedServers
+from tests.faults.harness import Field, Undisturbed, alive, send
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[EmbeddedServers]:
+    """A Valkey of this test alone; below the temporary directory, where the servers' user may look."""
+    home = Path(tempfile.gettempdir()) / f"briefly-tests-{secrets.token_hex(4)}"
+    try:
+        with EmbeddedServers(home, postgres=False, durable=False) as servers:
+            yield servers
+    finally:
+        shutil.rmtree(home)
+
+
+def test_an_emptied_redis_loses_no_run(field: Field, undisturbed: Undisturbed) -> None:
+    field.clock()
+    first = field.worker()
+    field.listening(1)
+    run = field.migrate()
+    with redis.Redis.from_url(field.environ["REDIS_URL"]) as client:
+        for place in undisturbed.points(2, seed=8):
+            field.has_looked_at(run, place)
+            client.flushall()
+        second = field.worker()
+        field.led(run)
+        client.flushall()
+    first.kill()
+    field.ends(run)
+    undisturbed.require_same(field, run)
+    assert alive(second.pid)
+    field.listening(1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_redis_that_is_gone_or_hangs_loses_no_run(
+    field: Field, undisturbed: Undisturbed, own_valkey: EmbeddedServers, number: signal.Signals
+) -> None:
+    field.use(REDIS_URL=own_valkey.redis_url)
+    field.clock()
+    field.worker()
+    field.listening(1)
+    run = field.migrate()
+    field.has_looked_at(run, undisturbed.points(1, seed=9)[0])
+    server = own_valkey.book.entries()["valkey"].pid
+    send(server, number)
+    try:
+        field.ends(run)
+    finally:
+        send(server, signal.SIGCONT)
+    undisturbed.require_same(field, run)
