@@ -13,6 +13,7 @@ from rq.job import Job
 from briefly_admin import settings, wiring
 from briefly_admin.domain.errors import BrieflyError
 from briefly_admin.domain.progress import Progress
+from briefly_admin.jobs.connection import SERIALIZER, connect
 from briefly_admin.services.leadership import leader_name
 
 INTERRUPTED: Final = threading.Event()
@@ -21,6 +22,8 @@ _BETWEEN: Final = 0.25
 """Seconds between two writes of `job.meta`."""
 _REST: Final = 5.0
 """Seconds without another try after Redis did not answer."""
+_ANSWER_SECONDS: Final = 1.0
+"""How long a report waits for Redis; the batches wait with it."""
 log = structlog.get_logger("briefly.leader")
 
 
@@ -51,6 +54,14 @@ class MetaReporter:
             self._next = now + _REST
 
 
+def _reporter(redis_url: str) -> MetaReporter:
+    """For the job in hand, on a connection of its own: the worker's waits for a Redis that hangs."""
+    job = get_current_job()
+    if job is None:
+        return MetaReporter(None)
+    return MetaReporter(Job(job.id, connection=connect(redis_url, timeout=_ANSWER_SECONDS), serializer=SERIALIZER))
+
+
 def lead(run_id: str) -> None:
     """Lead the run until it ends or is told to stop. A run that is not to be led (any more) is left alone."""
     signal.signal(signal.SIGTERM, interrupt)
@@ -58,7 +69,7 @@ def lead(run_id: str) -> None:
     services = wiring.build(loaded)
     try:
         services.leading.lead(
-            run_id, report=MetaReporter(get_current_job()), interrupted=INTERRUPTED.is_set, leader=leader_name()
+            run_id, report=_reporter(loaded.redis_url), interrupted=INTERRUPTED.is_set, leader=leader_name()
         )
     except BrieflyError as error:
         log.info("run not led", run_id=run_id, reason=error.message)

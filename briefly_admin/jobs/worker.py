@@ -6,8 +6,10 @@ import socket
 from typing import Any
 from uuid import uuid4
 
+from redis.client import Pipeline
 from redis.exceptions import RedisError
-from rq import Worker
+from rq import Worker, worker_registration
+from rq.job import Job
 
 from briefly_admin.domain.errors import Unavailable
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
@@ -32,6 +34,18 @@ class BrieflyWorker(Worker):
         """Hand SIGTERM on to the horse; the worker waits for it."""
         if self.horse_pid:
             self.kill_horse(signal.SIGTERM)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Say that the worker lives, and that it is one: a Redis that lost everything has forgotten it."""
+        super().heartbeat(timeout, pipeline)
+        worker_registration.register(self, pipeline)
+
+    def maintain_heartbeats(self, job: Job) -> None:
+        """The same while the horse works; a Redis that is gone is no reason to leave the horse."""
+        try:
+            super().maintain_heartbeats(job)
+        except (RedisError, OSError) as error:
+            self.log.warning("Redis does not answer (%s); the run goes on.", type(error).__name__)
 
 
 def make_worker(redis_url: str, **options: Any) -> BrieflyWorker:

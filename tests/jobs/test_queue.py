@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 from redis import Redis
+from rq.executions import Execution
 from rq.job import Job
 
 from briefly_admin.domain.errors import Unavailable
@@ -69,6 +70,25 @@ def test_only_workers_of_our_version_count(redis_url: str) -> None:
     worker.register_death()  # type: ignore[no-untyped-call]  # rq leaves it untyped
     assert queue.workers() == 0
     queue.close()
+
+
+def test_a_worker_that_an_emptied_redis_forgot_is_known_again(redis_url: str) -> None:
+    queue, worker = RqQueue(redis_url), make_worker(redis_url)
+    worker.register_birth()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+    connect(redis_url, timeout=2).flushall()
+    assert queue.workers() == 0
+    worker.heartbeat()
+    assert queue.workers() == 1
+    worker.register_death()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+    assert queue.workers() == 0
+    queue.close()
+
+
+def test_a_worker_stays_with_its_horse_while_redis_is_gone(tmp_path: Path) -> None:
+    worker = make_worker(f"unix://{tmp_path}/nobody.sock", prepare_for_work=False)
+    job = Job.create("f", connection=worker.connection, serializer=SERIALIZER)
+    worker.execution = Execution("e", job.id, connection=worker.connection)
+    worker.maintain_heartbeats(job)
 
 
 def test_a_redis_that_does_not_answer_is_said_and_harmless(tmp_path: Path) -> None:
