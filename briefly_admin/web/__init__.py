@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, g, request
+from htmx_flask import Htmx
 
 from briefly_admin import __version__
 from briefly_admin.web import errors, identity, mounting, security
@@ -17,6 +18,7 @@ __all__ = ["install"]
 
 def install(app: Flask, *, base_url: str, trusted_proxies: int, static: Path, api_answer: errors.ApiAnswer) -> None:
     """Put identity, access, errors and all pages into the app; `api_answer` makes the errors below /api."""
+    Htmx(app)
     mounting.install(app, base_url=base_url, trusted_proxies=trusted_proxies, static=static)
     identity.install(app)
     security.install(app, base_url)

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Final
 
-from flask import Blueprint, g, redirect, render_template, request, url_for
+from flask import Blueprint, g, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
+from htmx_flask import request
 
 from briefly_admin.domain.checks import Check, Colour, worst
 from briefly_admin.domain.permissions import Permission
@@ -58,7 +59,7 @@ def part() -> ResponseReturnValue:
 def check() -> ResponseReturnValue:
     """Look again, now."""
     services().checks.run(g.actor)
-    if request.headers.get("HX-Request") and not request.headers.get("HX-Boosted"):
+    if request.htmx and not request.htmx.boosted:
         return part()
     return redirect(url_for("checks.index"), HTTPStatus.SEE_OTHER)
 

@@ -4,7 +4,9 @@ import re
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from flask import Response, make_response, redirect, request, url_for
+from flask import Response, make_response, redirect, url_for
+from htmx_flask import make_response as make_htmx_response
+from htmx_flask import request
 
 _NOT_IN_A_PATH: Final = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 
@@ -32,13 +34,14 @@ def home() -> str:
 
 def asked_by_htmx() -> bool:
     """Whether a script of the page asks, which cannot follow a redirect to another page."""
-    return request.headers.get("HX-Request") == "true"
+    return bool(request.htmx)
 
 
 def go(path: str) -> Response:
     """Lead the browser to a path of ours, whether it asked itself or htmx did."""
     if asked_by_htmx():
-        return make_response("", 200, {"HX-Redirect": path})
+        led: Response = make_htmx_response("", 200, redirect=path)
+        return led
     return make_response(redirect(path, code=303))
 
 
@@ -47,13 +50,14 @@ def to_sign_in() -> Response:
     wanted = _where_one_was()
     path = url_for("session.sign_in") + (f"?next={quote(wanted)}" if wanted and wanted != home() else "")
     if asked_by_htmx():
-        return make_response("", 401, {"HX-Redirect": path})
+        led: Response = make_htmx_response("", 401, redirect=path)
+        return led
     return make_response(redirect(path, code=303))
 
 
 def _where_one_was() -> str | None:
     if asked_by_htmx():
-        current = urlsplit(request.headers.get("HX-Current-URL", ""))
+        current = urlsplit(request.htmx.current_url or "")
         path = current.path + (f"?{current.query}" if current.query else "")
     elif request.method == "GET":
         path = request.script_root + request.full_path.rstrip("?")
