@@ -21,7 +21,9 @@ from briefly_admin.embedded.processes import ProcessBook, start_of
 from tests.docs.readme import GUIDE, ROOT, Command, code, commands, section, table
 
 _ADDRESS = "127.0.0.1:8000"
-_SETTINGS = re.compile(r"^(APP_ENV|DYNO|[A-Z_]*_URL|[A-Z_]*(KEY|KEYS|SECRET|PASSWORD|EMAIL)|(MIGRATION|BACKUP|BRIEFLY)_.*)$")
+_SETTINGS = re.compile(
+    r"^(APP_ENV|DYNO|[A-Z_]*_URL|[A-Z_]*(KEY|KEYS|SECRET|PASSWORD|EMAIL)|(MIGRATION|BACKUP|BRIEFLY)_.*)$"
+)
 
 
 @dataclass
@@ -138,7 +140,9 @@ def _settle(machine: Machine) -> None:
     newest = machine.shell(next(command.text for command in commands() if command.text.startswith("RUN=")))
     assert newest.returncode == 0
     assert machine.shell(wait).returncode == 0
-    runs = machine.json('curl -s http://127.0.0.1:8000/api/migration -H "Authorization: Bearer $TOKEN"')["data"]["migrations"]
+    runs = machine.json('curl -s http://127.0.0.1:8000/api/migration -H "Authorization: Bearer $TOKEN"')["data"][
+        "migrations"
+    ]
     assert runs[0]["kind"] == "rollback"
     assert runs[0]["status"] == "completed", runs[0]["error"]
     assert [run["status"] for run in runs if run["kind"] == "migration"].count("rolled_back") == 2
@@ -164,7 +168,9 @@ def test_a_wrong_token_is_refused(machine: Machine) -> None:
 def test_the_shell_blocks_are_all_read() -> None:
     assert "`make test`" in section((ROOT / "README.md").read_text(), "Development")
     assert code("`a` and `b c`") == ["a", "b c"]
-    multiline = "```sh\nX=$(curl -s \\\n  'a\nb')\nuntil true \\\n  | false; do sleep 1; done\nls # exits with 3: why\n```\n"
+    multiline = (
+        "```sh\nX=$(curl -s \\\n  'a\nb')\nuntil true \\\n  | false; do sleep 1; done\nls # exits with 3: why\n```\n"
+    )
     assert [(command.text.split()[0], command.code) for command in commands(multiline)] == [
         ("X=$(curl", 0), ("until", 0), ("ls", 3),
     ]  # fmt: skip
