@@ -4,11 +4,15 @@ A batch and its checkpoint are one transaction in the target; whatever is lost o
 go on. See engine.md, "Migrate: exactly once".
 """
 
-from typing import Any, Final
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
+import psycopg
 from psycopg import sql
 
-from briefly_admin.domain.errors import RunFailed, Stopped
+from briefly_admin.domain.errors import RunFailed, Stopped, Unavailable
+from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import validate
 from briefly_admin.engine.batching import Work
@@ -18,8 +22,10 @@ from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.fence import fenced, flush
 from briefly_admin.engine.gauge import Gauge
 from briefly_admin.engine.mover import Mover, batch_session
+from briefly_admin.engine.retry import patiently
 from briefly_admin.engine.target import Connection
 
+T = TypeVar("T")
 _EXACT_BELOW: Final = 2_000_000
 """Rows (estimated) up to which a table is counted before it is begun."""
 _BLOCKED: Final = "blocked rows"
@@ -31,19 +37,16 @@ def run(context: RunContext) -> dict[str, Any]:
 
     Raises RunFailed for a row that cannot be changed (onInvalid=stop) or too many of them, Stopped, Fenced.
     """
-    with context.target.session(bulk=True) as reader:
-        catalog = read_catalog(reader, context)
-        works = [Work(context.plan, table, catalog) for table in context.plan.tables if table.repairs]
-        works = [work for work in works if work.columns]
-        gauge = Gauge(context, Phase.MIGRATE, {work.table.name: count_rows(reader, work.known) for work in works})
-        try:
-            _set_blocked_aside(context, reader)
-            tables = [Mover(context, work, gauge).move() for work in works]
-        except (RunFailed, Stopped):
+    works, totals = _asked(context, lambda reader: _prepare(context, reader))
+    gauge = Gauge(context, Phase.MIGRATE, totals)
+    try:
+        tables = [Mover(context, work, gauge).move() for work in works]
+    except (RunFailed, Stopped):
+        # For the pages; the next attempt copies what this one cannot.
+        with suppress(psycopg.Error, Unavailable), context.target.session(bulk=True) as reader:
             _copy_quarantine(context, reader)
-            raise
-        _copy_quarantine(context, reader)
-        skipped = set_aside(reader, context.run_id)
+        raise
+    skipped = _asked(context, lambda reader: _copy_quarantine(context, reader))
     for table in tables:
         table["skipped"] = skipped.get(table["table"], 0)
     known = {table["table"] for table in tables}
@@ -51,6 +54,28 @@ def run(context: RunContext) -> dict[str, Any]:
         {"table": name, "looked": 0, "changed": 0, "skipped": n} for name, n in skipped.items() if name not in known
     ]
     return {"tables": tables} | {name: sum(t[name] for t in tables) for name in ("looked", "changed", "skipped")}
+
+
+def _asked(context: RunContext, ask: Callable[[Connection], T]) -> T:
+    """What `ask` finds in a session of its own, which is not held while batches run; safe to repeat."""
+
+    def work() -> T:
+        with context.target.session(bulk=True) as reader:
+            return ask(reader)
+
+    def announce(text: str) -> None:
+        context.report(Progress(str(Phase.MIGRATE), waiting=text))
+
+    return patiently(context, "A look at the target", announce, work)
+
+
+def _prepare(context: RunContext, reader: Connection) -> tuple[list[Work], dict[str, int]]:
+    """The work to do and the rows of each table; what validation blocks is set aside."""
+    catalog = read_catalog(reader, context)
+    works = [Work(context.plan, table, catalog) for table in context.plan.tables if table.repairs]
+    works = [work for work in works if work.columns]
+    _set_blocked_aside(context, reader)
+    return works, {work.table.name: count_rows(reader, work.known) for work in works}
 
 
 def read_catalog(connection: Connection, context: RunContext) -> dict[str, CatalogTable]:
@@ -93,7 +118,8 @@ def _set_blocked_aside(context: RunContext, reader: Connection) -> None:
             mark_done(connection, state.claim, {"rows": len(rows)})
 
 
-def _copy_quarantine(context: RunContext, reader: Connection) -> None:
-    """Into the app database, after it is surely on the target's disk; idempotent."""
+def _copy_quarantine(context: RunContext, reader: Connection) -> dict[str, int]:
+    """Into the app database, after it is surely on the target's disk; idempotent. Rows set aside by table."""
     flush(reader, context.run_id, context.attempt)
     context.journal.save_quarantine(quarantined_rows(reader, context.run_id))
+    return set_aside(reader, context.run_id)

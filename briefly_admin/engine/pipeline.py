@@ -1,7 +1,7 @@
 """Leads a run through its phases."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
@@ -11,10 +11,11 @@ from briefly_admin.domain.runs import EXCLUSIVE_KINDS, Phase, RunKind, phases
 from briefly_admin.engine import backup, before, constrain, expand, migrate, preflight, rehearse, verify
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.fence import Lead, flush, take_over
-from briefly_admin.engine.retry import Patience, Verdict, classify, describe
+from briefly_admin.engine.retry import Verdict, classify, describe, patiently
 from briefly_admin.engine.rollback import run_phase
 from briefly_admin.engine.validate import run as validate
 
+T = TypeVar("T")
 PhaseFunction = Callable[[RunContext], Mapping[str, Any]]
 
 
@@ -35,8 +36,8 @@ _PHASES: Final[Mapping[Phase, PhaseFunction]] = {
 }
 _WRITING: Final = frozenset({Phase.EXPAND, Phase.MIGRATE, Phase.CONSTRAIN, Phase.STAGE, Phase.RESTORE})
 """What may begin only after a takeover."""
-_REPEATABLE: Final = frozenset({Phase.EXPAND, Phase.CONSTRAIN})
-"""Phases that go on from what is there, so that a lost connection costs a repetition and no more."""
+_REPEATABLE: Final = frozenset({Phase.VALIDATE, Phase.BACKUP, Phase.EXPAND, Phase.CONSTRAIN, Phase.VERIFY})
+"""Phases that only read, or go on from what is there, so that a lost connection costs a repetition and no more."""
 _BY_ROLLBACK: Final = frozenset({RunKind.ROLLBACK, RunKind.PREVIEW})
 
 
@@ -114,9 +115,11 @@ def _lead_phase(context: RunContext, phase: Phase, leading: _Leading) -> dict[st
     started = context.monotonic()
     try:
         if phase in _WRITING and context.kind in EXCLUSIVE_KINDS and not _rehearsed(context):
-            leading.need()
-        result = dict(_patiently(context, phase))
-        leading.flush()
+            _again(context, phase, leading.need)
+        function = _function(context, phase)
+        repeatable = phase in _REPEATABLE and function is _PHASES[phase]
+        result = dict(_again(context, phase, lambda: function(context)) if repeatable else function(context))
+        _again(context, phase, leading.flush)
     except (Fenced, Stopped):
         raise
     except BrieflyError as error:
@@ -133,18 +136,10 @@ def _lead_phase(context: RunContext, phase: Phase, leading: _Leading) -> dict[st
     return result
 
 
-def _patiently(context: RunContext, phase: Phase) -> Mapping[str, Any]:
-    function = _function(context, phase)
-    if phase not in _REPEATABLE:
-        return function(context)
-    patience = Patience(context, f"The phase {phase}", lambda text: context.report(Progress(str(phase), waiting=text)))
-    while True:
-        try:
-            return function(context)
-        except (psycopg.Error, Unavailable) as error:
-            if classify(error) is not Verdict.AGAIN:
-                raise
-            patience.failed(error)
+def _again(context: RunContext, phase: Phase, work: Callable[[], T]) -> T:
+    return patiently(
+        context, f"The phase {phase}", lambda text: context.report(Progress(str(phase), waiting=text)), work
+    )
 
 
 def _told(phase: Phase, error: psycopg.Error) -> BrieflyError:

@@ -6,7 +6,7 @@ Source of the classes: the design's "Failures by SQLSTATE"; https://www.postgres
 import random
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 import psycopg
 
@@ -22,6 +22,7 @@ _AGAIN_CLASSES: Final = ("08", "53")
 _AGAIN: Final = frozenset({"57P01", "57P02", "57P03", "25006", "25P03"})
 _DISK_FULL: Final = "53100"
 _ROW_CLASSES: Final = ("22", "23", "44", "P0")
+T = TypeVar("T")
 
 
 class Verdict(StrEnum):
@@ -89,7 +90,12 @@ class Patience:
         self._tries = 0
 
     def failed(self, error: Exception) -> None:
-        """Waits before the next try. Raises RunFailed, or Unavailable where the server is gone, after the last one."""
+        """Waits before the next try. Raises RunFailed, or Unavailable where the server is gone, after the last one.
+
+        An Unavailable that has a cause is not the target's, and raised at once: without the app database nobody leads.
+        """
+        if isinstance(error, Unavailable) and error.__cause__ is not None:
+            raise error
         config = self._context.config
         self._tries += 1
         if self._tries > config.max_retries:
@@ -103,3 +109,15 @@ class Patience:
             f"{self._what} failed ({describe(error)}); try {self._tries} of {config.max_retries} in {wait:.1f} s."
         )
         self._context.sleep(wait)
+
+
+def patiently(context: RunContext, what: str, announce: Callable[[str], None], work: Callable[[], T]) -> T:
+    """What `work` returns; tried again where the connection is lost, so it must be safe to repeat."""
+    patience = Patience(context, what, announce)
+    while True:
+        try:
+            return work()
+        except (psycopg.Error, Unavailable) as error:
+            if classify(error) is not Verdict.AGAIN:
+                raise
+            patience.failed(error)

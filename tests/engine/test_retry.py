@@ -7,7 +7,7 @@ import pytest
 from psycopg import errors
 
 from briefly_admin.domain.errors import RunFailed, Unavailable
-from briefly_admin.engine.retry import Patience, Verdict, backoff, classify
+from briefly_admin.engine.retry import Patience, Verdict, backoff, classify, patiently
 from tests.engine.writing_bench import Bench
 
 
@@ -61,3 +61,16 @@ def test_gives_up_after_max_retries_and_counts_anew_after_a_success(target_datab
     patience.failed(errors.LockNotAvailable())
     with pytest.raises(RunFailed, match="55P03"):
         patience.failed(errors.LockNotAvailable())
+
+
+def test_a_lost_app_database_is_not_waited_for(target_database: str) -> None:
+    context = Bench(target_database).context(max_retries=2, sleep=lambda _: pytest.fail("waited"))
+    lost = Unavailable("The app database does not answer.")
+    lost.__cause__ = OSError()
+
+    def work() -> None:
+        raise lost
+
+    with pytest.raises(Unavailable, match="app database") as raised:
+        patiently(context, "The phase t", lambda _: None, work)
+    assert raised.value is lost
