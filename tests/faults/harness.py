@@ -322,6 +322,17 @@ class Field:
         with psycopg.connect(self.environ[variable]) as connection:
             return [row[0] for row in connection.execute(query, values)]
 
+    def answers(self) -> None:
+        """Wait until the server, which has just crashed, takes connections again."""
+
+        def look() -> bool:
+            try:
+                return bool(self.ask("SELECT NOT pg_is_in_recovery()"))
+            except psycopg.OperationalError:
+                return False
+
+        until(look, what="an answer of the server")
+
     def contents(self) -> Contents:
         """What the target holds now."""
         return contents(self.environ["TARGET_DATABASE_URL"])

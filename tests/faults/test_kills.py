@@ -11,6 +11,10 @@ _END_BACKENDS = (
     "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
+_WRITER = """
+SELECT a.pid FROM pg_stat_activity AS a JOIN briefly_migration.checkpoint AS c
+  ON c.backend_pid = a.pid AND c.backend_start = a.backend_start LIMIT 1
+"""
 
 
 def test_a_run_outlives_its_workers(field: Field, undisturbed: Undisturbed) -> None:
@@ -45,6 +49,36 @@ def test_a_run_outlives_its_horse_and_its_backends(
     send(horse, signal.SIGKILL)
     assert field.ends(run).attempt > before
     assert alive(worker.pid)
+    undisturbed.require_same(field, run)
+
+
+def test_no_phase_of_a_run_needs_its_sessions_to_last(
+    field: Field, undisturbed: Undisturbed, superuser_database: Callable[[str], str]
+) -> None:
+    field.use(LEASE_SECONDS="30")
+    field.worker()
+    field.listening(1)
+    run = field.migrate()
+    with psycopg.connect(superuser_database(field.environ["TARGET_DATABASE_URL"]), autocommit=True) as superuser:
+        for phase in ("validate", "backup", "expand", "migrate", "constrain", "verify"):
+            field.in_phase(run, phase)
+            superuser.execute(_END_BACKENDS)
+    assert field.ends(run).attempt == 1
+    undisturbed.require_same(field, run)
+
+
+def test_a_crash_of_the_whole_server_costs_nothing(field: Field, undisturbed: Undisturbed) -> None:
+    field.clock()
+    field.worker()
+    field.listening(1)
+    run = field.migrate()
+    for place in undisturbed.points(2, seed=4):
+        field.has_looked_at(run, place)
+        # The server ends all other sessions, too, and replays its log; what was not yet written there is lost.
+        (backend,) = field.ask(_WRITER, variable="TARGET_DATABASE_URL")
+        send(backend, signal.SIGKILL)
+        field.answers()
+    field.ends(run)
     undisturbed.require_same(field, run)
 
 
