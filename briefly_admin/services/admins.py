@@ -128,7 +128,7 @@ def admin_view(row: Row[Any]) -> AdminView:
 
 def checked_email(email: str) -> str:
     """The e-mail without blanks around it. Raises InvalidRequest."""
-    if not _EMAIL.fullmatch(email.strip()):
+    if not _EMAIL.fullmatch(email.strip()) or not email.strip().isprintable():
         raise InvalidRequest("This is no e-mail address.", details={"email": ["Write it as name@example.com."]})
     return email.strip()
 
