@@ -34,6 +34,9 @@ class Group(click.Group):
             code = error.exit_code
         except (click.Abort, KeyboardInterrupt):
             code = INTERRUPTED
+        except OSError as error:
+            _complain(f"{error.strerror or type(error).__name__}{f': {error.filename}' if error.filename else ''}.")
+            code = FAILED
         except Exception as error:  # noqa: BLE001 - a fault of ours; its text could carry tenant data, its place cannot
             _complain(f"unexpected error: {type(error).__name__} at {_place(error)}. Please report it.")
             code = FAILED
@@ -77,4 +80,7 @@ def _register() -> None:
             main.add_command(command)
 
 
-_register()
+try:
+    _register()
+except KeyboardInterrupt:  # most of a second's imports: long enough to think better of it
+    sys.exit(INTERRUPTED)

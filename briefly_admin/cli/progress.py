@@ -62,7 +62,8 @@ class Printer:
             self._begin(progress.phase)
         self._say(progress.waiting)
         for table in progress.tables if self._bars else ():
-            self._draw(table)
+            if table.total or table.done:
+                self._draw(table)
 
     def state(self, view: RunView) -> None:
         """Draw what the app database says."""

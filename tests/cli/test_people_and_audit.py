@@ -23,6 +23,8 @@ def test_people_are_made_changed_and_shut_out(command: Command) -> None:
     assert last.is_one_line("is the last admin who can sign in")
     for args, given, words in (
         (("create", "nobody"), PASSWORD, "This is no e-mail address."),
+        (("create", "no\udcffbody@example.com"), PASSWORD, "This is no e-mail address."),
+        (("create", "no\x1bbody@example.com"), PASSWORD, "This is no e-mail address."),
         (("create", "olga@example.com"), "short", "at least 15 characters"),
         (("create", "olga@example.com"), "", "at least 15 characters"),
         (("password", "olga@example.com"), PASSWORD, "ana@example.com, vito@example.com"),

@@ -138,6 +138,15 @@ def test_reader_who_goes_away_is_no_error(environ: dict[str, str]) -> None:
     assert done.stderr == ""
 
 
+def test_full_disk_is_one_line(environ: dict[str, str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "briefly_admin.cli", "plans"], cwd=CHECKOUT, env={**os.environ, **environ},
+            check=False, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "briefly-admin: No space left on device.\n")
+
+
 def test_help_of_every_command(command: Command) -> None:
     assert command("--version").out.startswith("briefly-admin, version ")
     assert "130 interrupted" in command("--help").out
