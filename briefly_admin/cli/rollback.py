@@ -65,7 +65,7 @@ def print_preview(result: dict[str, Any], order: list[str]) -> None:
         empty="The backup has no tables.",
     )
     for change in result.get("schema_changes", ()):
-        click.echo(f"Would be taken back: {one_line(change)}")
+        click.echo(f"Schema change that would be undone: {one_line(change)}")
     for outside in result.get("outside", ()):
         click.echo(f"Outside the plan: {one_line(outside)}")
 
