@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -11,19 +10,18 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from briefly_admin.embedded.processes import ProcessBook, start_of
-from tests.docs.readme import GUIDE, ROOT, Command, code, commands, section, table
+from tests.docs.readme import GUIDE, README, ROOT, Command, code, commands, section, table
 
 _ADDRESS = "127.0.0.1:8000"
-_SETTINGS = re.compile(
-    r"^(APP_ENV|DYNO|[A-Z_]*_URL|[A-Z_]*(KEY|KEYS|SECRET|PASSWORD|EMAIL)|(MIGRATION|BACKUP|BRIEFLY)_.*)$"
-)
+_OURS = {name for row in table(section(README, "Settings"), "variable") for name in code(row[0])}
+_MAKES = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PYTEST_ARGS"}
+"""What `make test` hands down is nothing that a person's shell has."""
 
 
 @dataclass
@@ -65,12 +63,12 @@ def _free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
-    """Started by the README's first command; stopped as Ctrl-C stops it. What a failure leaves behind is killed."""
+@contextmanager
+def make_run() -> Iterator[Machine]:
+    """The README's first command, stopped as Ctrl-C stops it. What a failure leaves behind is killed."""
     home, port = Path(tempfile.gettempdir()) / f"briefly-tests-readme-{secrets.token_hex(4)}", _free_port()
     home.mkdir(mode=0o711)
-    environ = {name: value for name, value in os.environ.items() if not _SETTINGS.match(name)}
+    environ = {name: value for name, value in os.environ.items() if name not in _OURS | _MAKES}
     environ |= {"BRIEFLY_HOME": str(home), "PORT": port}
     process = subprocess.Popen(
         ["make", "run"], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -104,24 +102,31 @@ def _press_ctrl_c(running: Machine) -> None:
     assert [start_of(pid) for pid in pids] == [None] * len(pids), "something is left running"
 
 
-def test_make_run_says_where_it_is_and_how_to_sign_in(machine: Machine) -> None:
+def test_every_command_and_curl_works_as_printed() -> None:
+    """One test, so that the program is started once however tests are dealt out to processes."""
+    printed = commands()
+    assert [command.text for command in printed[:2]] == ["make run", "make test"]
+    assert sum(command.curls for command in printed) >= 10
+    with make_run() as machine:
+        _check_announcement(machine)
+        for command in printed[2:]:
+            done = machine.shell(command.text)
+            assert done.returncode == command.code, f"{command.text}\n{done.stdout}{done.stderr}"
+            assert "Traceback" not in done.stderr, command.text
+            if command.curls:
+                _check_answer(command, done.stdout)
+        _check_ending(machine)
+        _check_guide(machine)
+        answer = machine.json('curl -s http://127.0.0.1:8000/api/migration -H "Authorization: Bearer wrong"')
+        assert (answer["success"], answer["error"]) == (False, "not_authenticated")
+    assert "nothing is left running" in "".join(machine.output)
+
+
+def _check_announcement(machine: Machine) -> None:
     text = "".join(machine.output)
     assert f"Briefly Admin runs at http://127.0.0.1:{machine.port}" in text
     assert (machine.home / "admin_password").read_text().strip() in text
     assert "document_chunks" in text, "there is sample data"
-
-
-def test_every_command_works_as_printed(machine: Machine) -> None:
-    printed = commands()
-    assert [command.text for command in printed[:2]] == ["make run", "make test"]
-    assert sum(command.curls for command in printed) >= 10
-    for command in printed[2:]:
-        done = machine.shell(command.text)
-        assert done.returncode == command.code, f"{command.text}\n{done.stdout}{done.stderr}"
-        assert "Traceback" not in done.stderr, command.text
-        if command.curls:
-            _check_answer(command, done.stdout)
-    _settle(machine)
 
 
 def _check_answer(command: Command, text: str) -> None:
@@ -134,39 +139,26 @@ def _check_answer(command: Command, text: str) -> None:
         assert answer["success"] is True, f"{command.text}\n{text}"
 
 
-def _settle(machine: Machine) -> None:
-    """The rollback that the last curls began comes to its end, and the migration is rolled back."""
-    wait = next(command.text for command in commands() if command.text.startswith("until "))
-    newest = machine.shell(next(command.text for command in commands() if command.text.startswith("RUN=")))
-    assert newest.returncode == 0
-    assert machine.shell(wait).returncode == 0
-    runs = machine.json('curl -s http://127.0.0.1:8000/api/migration -H "Authorization: Bearer $TOKEN"')["data"][
-        "migrations"
-    ]
+def _check_ending(machine: Machine) -> None:
+    """The rollback that the last curls began comes to its end, and both migrations are rolled back."""
+    for start in ("RUN=", "until "):
+        assert machine.shell(next(c.text for c in commands() if c.text.startswith(start))).returncode == 0
+    curl = 'curl -s http://127.0.0.1:8000/api/migration -H "Authorization: Bearer $TOKEN"'
+    runs = machine.json(curl)["data"]["migrations"]
     assert runs[0]["kind"] == "rollback"
     assert runs[0]["status"] == "completed", runs[0]["error"]
     assert [run["status"] for run in runs if run["kind"] == "migration"].count("rolled_back") == 2
 
 
-def test_the_guide_names_every_check_of_the_checklist(machine: Machine) -> None:
+def _check_guide(machine: Machine) -> None:
+    """It names every check of the checklist."""
     found = machine.json(".venv/bin/briefly-admin check --json")
     listed = {row[0] for row in table(section(GUIDE, "The checklist"), "check")}
     assert {check["title"] for check in found["checks"]} <= listed
 
 
-def test_commands_of_the_readme_that_need_a_run_refuse_an_unknown_one_in_one_line(machine: Machine) -> None:
-    done = machine.shell(".venv/bin/briefly-admin pause 4711")
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_a_wrong_token_is_refused(machine: Machine) -> None:
-    answer = machine.json('curl -s http://127.0.0.1:8000/api/migration -H "Authorization: Bearer wrong"')
-    assert (answer["success"], answer["error"]) == (False, "not_authenticated")
-
-
 def test_the_shell_blocks_are_all_read() -> None:
-    assert "`make test`" in section((ROOT / "README.md").read_text(), "Development")
+    assert "`make test`" in section(README, "Development")
     assert code("`a` and `b c`") == ["a", "b c"]
     multiline = (
         "```sh\nX=$(curl -s \\\n  'a\nb')\nuntil true \\\n  | false; do sleep 1; done\nls # exits with 3: why\n```\n"
