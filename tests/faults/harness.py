@@ -136,6 +136,14 @@ def handles(pid: int, number: signal.Signals) -> bool:
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
+def _answers(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 def send(pid: int, number: signal.Signals) -> None:
     """Signal a process of ours, if it is still there."""
     with suppress(ProcessLookupError):
@@ -283,12 +291,12 @@ class Field:
         until(look, seconds=seconds, what=f"row {rows}")
 
     def in_phase(self, run: RunView, phase: str, *, seconds: float = 30) -> None:
-        """Wait until a leader works on the phase."""
+        """Wait until a leader has come to the phase."""
 
         def look() -> bool:
             view = self.view(run)
             assert not view.finished, (view.state, view.error, f"before {phase}", self.said())
-            return any(each.phase == phase and each.state == "running" for each in view.phases)
+            return any(each.phase == phase and each.state in {"running", "done"} for each in view.phases)
 
         until(look, seconds=seconds, what=f"the phase {phase}")
 
@@ -322,16 +330,12 @@ class Field:
         with psycopg.connect(self.environ[variable]) as connection:
             return [row[0] for row in connection.execute(query, values)]
 
-    def answers(self) -> None:
-        """Wait until the server, which has just crashed, takes connections again."""
-
-        def look() -> bool:
-            try:
-                return bool(self.ask("SELECT NOT pg_is_in_recovery()"))
-            except psycopg.OperationalError:
-                return False
-
-        until(look, what="an answer of the server")
+    def crash(self, backend: int) -> None:
+        """SIGKILL a server process; the server then ends all sessions and replays its log. Wait until it is back."""
+        with psycopg.connect(self.environ["DATABASE_URL"], autocommit=True) as witness:
+            send(backend, signal.SIGKILL)
+            until(lambda: not _answers(lambda: witness.execute("SELECT 1")), what="the crash")
+        until(lambda: _answers(lambda: self.ask("SELECT 1")), what="an answer of the server")
 
     def contents(self) -> Contents:
         """What the target holds now."""

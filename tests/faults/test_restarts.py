@@ -4,7 +4,7 @@ import signal
 
 from rq import Queue
 
-from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.domain.runs import RunState
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
 from briefly_admin.jobs.job import LEAD, LeaderJob
 from tests.faults.harness import ANA, Field, Undisturbed, alive, handles, send, until
@@ -14,11 +14,13 @@ _SECONDS = 10
 
 
 def test_sigterm_ends_a_batch_and_the_next_worker_goes_on(field: Field, undisturbed: Undisturbed) -> None:
+    for _ in range(3):
+        field.worker()
+    field.listening(3)
     run = field.migrate()
     for attempt, (place, to_all) in enumerate(zip(undisturbed.points(2, seed=3), (True, False), strict=True), 1):
-        worker = field.worker()
         field.has_looked_at(run, place)
-        assert field.led(run) is worker
+        worker = field.led(run)
         horse = worker.horse
         assert horse is not None
         worker.send(signal.SIGTERM, horse=to_all)
@@ -28,7 +30,6 @@ def test_sigterm_ends_a_batch_and_the_next_worker_goes_on(field: Field, undistur
         assert (view.state, view.attempt) == (RunState.INTERRUPTED, attempt), field.said()
         assert place <= field.looked(run) < undisturbed.migrate["looked"]
         assert field.services.sweeping.sweep() == [run.id]
-    field.worker()
     assert field.ends(run).attempt == 3
     undisturbed.require_same(field, run)
 
@@ -90,21 +91,20 @@ def test_a_leader_that_sleeps_past_its_lease_writes_nothing_more(field: Field, u
 def test_people_pause_resume_and_cancel_a_live_run(field: Field, undisturbed: Undisturbed) -> None:
     field.worker()
     field.listening(1)
-    places = undisturbed.points(2, seed=6)
-    run, runs = field.migrate(), field.services.runs
-    field.has_looked_at(run, places[0])
+    run, runs, rows = field.migrate(pause=30), field.services.runs, undisturbed.migrate["looked"]
+    field.has_looked_at(run, rows // 5)
     assert runs.pause(ANA, run.id).state is RunState.PAUSING
     field.reaches(run, RunState.PAUSED)
     paused = field.looked(run)
-    assert 0 < paused < undisturbed.migrate["looked"]
+    assert paused < rows
     assert runs.resume(ANA, run.id).state is RunState.PENDING
     field.reaches(run, RunState.RUNNING)
-    field.has_looked_at(run, max(places[1], paused + 1))
+    field.has_looked_at(run, paused + 1)
     assert runs.cancel(ANA, run.id).state is RunState.CANCELLING
-    view = field.reaches(run, RunState.CANCELLED)
-    assert view.finished
-    assert field.looked(run) < undisturbed.migrate["looked"]
-    assert runs.start(ANA, RunKind.VALIDATION).state is RunState.PENDING
+    assert field.reaches(run, RunState.CANCELLED).finished
+    assert paused < field.looked(run) < rows
     assert runs.resume(ANA, run.id).state is RunState.PENDING
+    field.reaches(run, RunState.RUNNING)
+    runs.change(ANA, run.id, {"pause": 0})
     field.ends(run)
     undisturbed.require_same(field, run)
