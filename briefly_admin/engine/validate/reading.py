@@ -71,8 +71,12 @@ def reading(connection: Connection, should_stop: StopSignal | None = None) -> It
     try:
         if own:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        # JIT would spend a second on compiling hundreds of small expressions.
-        connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'; SET LOCAL jit = off")
+        # JIT would spend a second on compiling hundreds of small expressions. Where statistics lag behind the rows, as
+        # after a rollback, a guess of one row makes a nested loop of whole tables.
+        connection.execute(
+            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'; SET LOCAL jit = off; "
+            "SET LOCAL enable_nestloop = off"
+        )
         with watch:
             yield Reading(connection, should_stop)
     except psycopg.errors.QueryCanceled as error:
