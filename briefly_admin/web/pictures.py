@@ -23,6 +23,8 @@ _STYLE: Final = Style(
     foreground_subtle="#8a929d", colors=("#0667c2", "#238541", "#b7790a", "#8250df", "#cf3434", "#0a7d8c"),
     opacity=".25", opacity_hover=".25", font_family="system-ui, sans-serif", label_font_size=12,
     major_label_font_size=12, legend_font_size=13, no_data_font_size=14, stroke_width=2, transition="0s",
+    guide_stroke_color="#e1e4e8", major_guide_stroke_color="#e1e4e8", guide_stroke_dasharray="0",
+    major_guide_stroke_dasharray="0",
 )  # fmt: skip
 
 
@@ -38,7 +40,7 @@ def throughput(run_id: str) -> ResponseReturnValue:
 def draw_throughput(points: Sequence[ThroughputPoint]) -> bytes:
     """The chart as an SVG file without scripts."""
     chart = pygal.XY(
-        width=900, height=260, style=_STYLE, js=(), show_dots=False, fill=True, include_x_axis=True,
+        width=1200, height=220, style=_STYLE, js=(), show_dots=False, fill=True, include_x_axis=True,
         range=(0, max((point.rate for point in points), default=1) or 1), show_x_guides=False, legend_at_bottom=True,
         legend_box_size=10, margin=12, spacing=12, max_scale=5, x_value_formatter=formats.duration,
         value_formatter="{:,.0f}/s".format, no_data_text="No rows were measured yet", truncate_legend=-1,
@@ -66,11 +68,13 @@ def _thinned(points: Sequence[ThroughputPoint]) -> Sequence[ThroughputPoint]:
 
 
 def _lines(points: Sequence[ThroughputPoint]) -> dict[str, list[tuple[float, float]]]:
-    """Phase → (seconds since the first point, rows a second)."""
+    """Phase → (seconds since the first point, rows a second); each begins where the one before it ended."""
     lines: dict[str, list[tuple[float, float]]] = {}
+    last = 0.0
     for point in points:
         since = (point.at - points[0].at).total_seconds()
-        lines.setdefault(point.phase, []).append((since, point.rate))
+        lines.setdefault(point.phase, [(last, point.rate)]).append((since, point.rate))
+        last = since
     return lines
 
 

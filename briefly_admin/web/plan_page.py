@@ -53,12 +53,10 @@ def problem_of(error: BrieflyError) -> Problem:
 
 
 def _estimate(plan: PlanView) -> tuple[tuple[str, str], ...]:
-    unknown = "known after the first run"
-    duration = plan.estimate_seconds
-    backup = plan.backup_bytes
+    duration, backup = plan.estimate_seconds, plan.backup_bytes
     return (
         ("Rows, about", formats.number(plan.rows)),
         ("On disk", formats.size(plan.bytes)),
-        ("Duration", unknown if duration is None else f"about {formats.about(duration)}"),
-        ("Backup", "known after the first backup" if backup is None else f"about {formats.size(backup)}"),
+        ("Duration, about" if duration is not None else "Duration: told after a first run", formats.about(duration)),
+        ("Backup, about" if backup is not None else "Backup: told after a first one", formats.size(backup)),
     )

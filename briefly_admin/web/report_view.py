@@ -64,7 +64,7 @@ def report_of(view: RunView) -> Report:
     """The report of a finished run, from the results of its phases."""
     results = _results(view)
     migrate, verify = results.get(Phase.MIGRATE, {}), results.get(Phase.VERIFY, {})
-    rehearsing = bool(view.config.get("dryRun")) and view.kind is RunKind.MIGRATION
+    rehearsing = is_rehearsal(view)
     preview = results.get(Phase.PREVIEW, {})
     grids = (
         _looked_at(migrate, rehearsing=rehearsing),
@@ -87,8 +87,13 @@ def report_of(view: RunView) -> Report:
         others=_others(verify),
         notes=tuple(str(text) for text in (*_list(preview.get("outside")), *_list(preview.get("schema_changes")))),
         backup=_backup(view),
-        rehearsal=rehearsal_of(migrate) if rehearsing else None,
+        rehearsal=rehearsal_of(migrate) if rehearsing and migrate else None,
     )
+
+
+def is_rehearsal(view: RunView) -> bool:
+    """Whether the run commits nothing."""
+    return view.kind is RunKind.MIGRATION and bool(view.config.get("dryRun"))
 
 
 def _results(view: RunView) -> Mapping[str, Mapping[str, Any]]:
@@ -101,9 +106,10 @@ def _results(view: RunView) -> Mapping[str, Mapping[str, Any]]:
 
 def _stats(view: RunView, results: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
     migrate = results.get(Phase.MIGRATE, {})
-    stats = [("Rows looked at", formats.number(migrate.get("looked", view.records_processed)))]
+    looked = migrate.get("looked", view.records_processed)
+    stats = [("Rows looked at", formats.number(looked))] if looked or migrate else []
     if "changed" in migrate:
-        word = "Would change" if view.config.get("dryRun") else "Changed"
+        word = "Would change" if is_rehearsal(view) else "Changed"
         stats.append((word, formats.number(migrate["changed"])))
     if "skipped" in migrate:
         stats.append(("Skipped", formats.number(migrate["skipped"])))
@@ -115,12 +121,13 @@ def _stats(view: RunView, results: Mapping[str, Mapping[str, Any]]) -> tuple[tup
 
 
 def _looked_at(migrate: Mapping[str, Any], *, rehearsing: bool) -> Grid | None:
+    last = "failed" if rehearsing else "skipped"
     rows = tuple(
-        (str(t.get("table", "")), *(formats.number(t.get(name, 0)) for name in ("looked", "changed", "skipped")))
+        (str(t.get("table", "")), *(formats.number(t.get(name, 0)) for name in ("looked", "changed", last)))
         for t in _list(migrate.get("tables"))
         if isinstance(t, Mapping)
     )
-    columns = ("Looked at", "Would change" if rehearsing else "Changed", "Skipped")
+    columns = ("Looked at", "Would change" if rehearsing else "Changed", "Would fail" if rehearsing else "Skipped")
     return Grid("Rows by table", _columns("Table", *columns), rows)
 
 

@@ -13,12 +13,15 @@ from briefly_admin.domain.config import BY_NAME, FIELDS, ConfigField
 LABELS: Final = {
     "batchSize": "Batch size", "maxRetries": "Retries", "retryDelay": "First wait before a retry",
     "validateData": "Validate first", "createBackup": "Back up first", "dryRun": "Rehearse",
-    "sampleRows": "Rows a table of a rehearsal", "onInvalid": "Rows that the repairs do not cure",
-    "maxSkipped": "Most rows to skip", "workers": "Workers", "pause": "Pause between batches",
+    "sampleRows": "A rehearsal goes through", "onInvalid": "Rows that the repairs do not cure",
+    "maxSkipped": "Skip at most", "workers": "Workers", "pause": "Pause between batches",
     "expectQuiet": "Nobody else writes", "debug": "Log each batch", "logLevel": "Log from level",
 }  # fmt: skip
 """JSON name → what stands before the field."""
 HELP: Final = {
+    "validateData": "Findings that the repairs do not cure stop the run, or are skipped.",
+    "expectQuiet": "Any difference that the run does not explain fails its verification.",
+    "sampleRows": "Rows of each table.",
     "createBackup": "A sealed backup is taken and proven first. Without one, rollback is not available.",
     "onInvalid": "Skipped rows stay as they are; the report lists each with its reason.",
 }
@@ -29,7 +32,9 @@ CHOICES: Final = {
 BY_BUTTON: Final = frozenset({"dryRun"})
 """Settings that a button decides: Rehearse or Start."""
 LIVE: Final = tuple(field.name for field in FIELDS if field.live)
-FIXED: Final = tuple(field.name for field in FIELDS if not field.live and field.name not in BY_BUTTON)
+WHAT: Final = ("onInvalid", "maxSkipped", "validateData", "createBackup", "expectQuiet")
+"""What the run does; the other settings say how."""
+HOW: Final = tuple(field.name for field in FIELDS if not field.live and field.name not in {*BY_BUTTON, *WHAT})
 
 _LONGEST: Final = 18
 """Digits; more is no number of rows or milliseconds."""
@@ -78,9 +83,13 @@ class ConfigForm(FlaskForm):
         """The fields that can be changed while a run is running or paused."""
         return [self[name] for name in LIVE if name in self]
 
-    def fixed(self) -> list[Field]:
-        """The fields that stay as they are once a run has begun."""
-        return [self[name] for name in FIXED if name in self]
+    def what(self) -> list[Field]:
+        """Fixed once a run has begun: what it does."""
+        return [self[name] for name in WHAT if name in self]
+
+    def how(self) -> list[Field]:
+        """Fixed once a run has begun: how it goes about it."""
+        return [self[name] for name in HOW if name in self]
 
 
 def _field(setting: ConfigField) -> Any:

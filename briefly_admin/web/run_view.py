@@ -14,7 +14,7 @@ from briefly_admin.services.views import LogLine, PhaseView, RunView
 from briefly_admin.web import formats
 from briefly_admin.web.parts import Bar, Button, Step
 from briefly_admin.web.paths import page_path
-from briefly_admin.web.report_view import Report, report_of
+from briefly_admin.web.report_view import Report, is_rehearsal, report_of
 
 KINDS: Final = {
     RunKind.MIGRATION: "migration", RunKind.VALIDATION: "validation", RunKind.BACKUP: "backup",
@@ -103,7 +103,7 @@ def run_page(view: RunView, log: tuple[LogLine, ...], now: datetime, picture_tex
         remedy=view.remedy if finished and view.remedy not in view.sentence else "",
         poll_url=url_for("runs.progress", run_id=view.number) if view.live else "",
         action_url=url_for("runs.act", run_id=view.number),
-        buttons=tuple(_button(allowed, view) for allowed in view.actions if allowed.action is not Action.CHANGE),
+        buttons=_buttons(view),
         changeable=any(a.action is Action.CHANGE and a.allowed for a in view.actions),
         bar=overall_bar(view),
         figures=_figures(view, now),
@@ -144,7 +144,12 @@ def overall_bar(view: RunView) -> Bar | None:
         return Bar(label, 1, 1, "done", tone)
     if view.state in LED:
         return _live_bar(view.progress, label, tone)
-    if view.state in {RunState.PENDING, RunState.AWAITING_APPROVAL, RunState.ROLLED_BACK} or not view.records_total:
+    if view.state in {RunState.PENDING, RunState.AWAITING_APPROVAL, RunState.ROLLED_BACK}:
+        return None
+    # The last report of the leader is nearer to where it stopped than the run's own count.
+    if view.progress and view.progress.total:
+        return _rows_bar(f"{label}, phase {view.progress.phase}", view.progress.done, view.progress.total, tone)
+    if not view.records_total:
         return None
     return _rows_bar(label, view.records_processed, view.records_total, tone)
 
@@ -175,7 +180,8 @@ def _figures(view: RunView, now: datetime) -> str:
         parts.append(f"about {formats.about(progress.eta_seconds)} left")
     elapsed = _elapsed(view, now)
     if elapsed is not None:
-        parts.append(f"took {formats.duration(elapsed)}" if view.completed_at else f"for {formats.about(elapsed)} now")
+        words = f"took {formats.duration(elapsed)}" if view.completed_at else f"begun {formats.about(elapsed)} ago"
+        parts.append(words)
     return " · ".join(parts)
 
 
@@ -242,20 +248,29 @@ def _picture_url(view: RunView, now: datetime) -> str:
 
 
 def _what(view: RunView) -> str:
-    return "rehearsal" if view.config.get("dryRun") else KINDS[view.kind]
+    return "rehearsal" if is_rehearsal(view) else KINDS[view.kind]
 
 
 def _facts(view: RunView) -> tuple[tuple[str, str], ...]:
     facts = [("Started by", view.created_by)]
+    rehearsing = is_rehearsal(view)
     if view.leader:
         facts.append(("Led by", f"{view.leader}, attempt {view.attempt}"))
     if view.kind is RunKind.MIGRATION:
         facts += [
             ("Rows a batch", formats.number(view.config.get("batchSize"))),
             ("Invalid rows", {"skip": "are skipped into quarantine"}.get(view.config.get("onInvalid", ""), "stop it")),
-            ("Backup", "is taken and proven first" if view.config.get("createBackup", True) else "none: no rollback"),
         ]
+    if view.kind is RunKind.MIGRATION and not rehearsing:
+        kept = view.config.get("createBackup", True)
+        facts.append(("Backup", "is taken and proven first" if kept else "none: no rollback"))
     return tuple(facts)
+
+
+def _buttons(view: RunView) -> tuple[Button, ...]:
+    """All but what has a form of its own; a rehearsal has nothing to roll back."""
+    left_out = {Action.CHANGE, Action.ROLL_BACK} if is_rehearsal(view) else {Action.CHANGE}
+    return tuple(_button(allowed, view) for allowed in view.actions if allowed.action not in left_out)
 
 
 def _button(allowed: Allowed, view: RunView) -> Button:
@@ -265,7 +280,8 @@ def _button(allowed: Allowed, view: RunView) -> Button:
         case Action.PAUSE:
             button = Button("pause", "Pause", act, icon="player-pause")
         case Action.RESUME:
-            label = "Resume from the last batch" if view.state in _STOPPED else "Resume"
+            batches = view.state in _STOPPED and view.kind is RunKind.MIGRATION and not is_rehearsal(view)
+            label = "Resume from the last batch" if batches else "Resume"
             button = Button("resume", label, act, style="primary", icon="player-play")
         case Action.CANCEL:
             confirm = f"Cancel run {view.number}? The batch in hand ends first; rows done stay as they are."
