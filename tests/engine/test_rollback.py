@@ -339,3 +339,11 @@ def test_the_preview_of_a_run_of_another_kind_refuses_nothing(sealed: SealedTarg
     context = sealed.context(RunKind.PREVIEW, expected={"users": {"update": 0, "insert": 0, "delete": 0}})
     rollback.run_phase(context, Phase.STAGE)
     assert rollback.run_phase(context, Phase.PREVIEW)["tables"]["users"]["update"] == 11
+
+
+def test_restored_tables_are_analysed(sealed: SealedTarget) -> None:
+    sealed.back_up()
+    edit(sealed)
+    sealed.roll_back()
+    known = "SELECT relname::text, reltuples FROM pg_class WHERE relname IN ('users', 'notes') ORDER BY 1"
+    assert sealed.query(known) == [("notes", 200.0), ("users", 200.0)]

@@ -4,16 +4,18 @@
 again, and a restore that was committed is recognised by its mark in the scratch schema, never done twice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import psycopg
+from psycopg import sql
 
 from briefly_admin.domain.errors import BrieflyError, Fenced, RunFailed, Stopped, Unavailable
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import retry, staging
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.rollback import preview, restore, selection
+from briefly_admin.engine.target import Connection
 
 __all__ = ["run_phase"]
 
@@ -46,8 +48,19 @@ def _verify(context: RunContext) -> dict[str, Any]:
         done = restore.restored(connection, context.run_id) or context.journal.finished_phases().get(Phase.RESTORE)
         if done is None:
             raise RunFailed("Nothing was restored, so there is nothing to verify.", remedy="Start the rollback again.")
+        _analyze(context, connection, done["digests"])
         staging.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
     return {"verified": True, "digests": done["digests"]}
+
+
+def _analyze(context: RunContext, connection: Connection, tables: Collection[str]) -> None:
+    """Statistics of what was restored, so that nothing is planned for the rows that were there before."""
+    for table in context.plan.tables:
+        if table.name in tables:
+            try:
+                connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table.schema, table.name)))
+            except psycopg.errors.LockNotAvailable:
+                context.journal.log("warning", f"{table.name} is locked; autovacuum will analyse it.", Phase.VERIFY)
 
 
 _PHASES: Final[Mapping[Phase, Callable[[RunContext], dict[str, Any]]]] = {
