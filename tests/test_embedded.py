@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from psycopg import sql
 
 from briefly_admin.domain.errors import Refused, SettingError, Unavailable
 from briefly_admin.embedded import EmbeddedServers
@@ -103,6 +104,15 @@ def test_private_files_are_the_owners_alone(home: Path) -> None:
     with EmbeddedServers(home, durable=False):
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.iterdir() if path.is_file()}
     assert set(modes.values()) == {0o600}, modes
+
+
+def test_the_servers_log_holds_no_rows(embedded: EmbeddedServers, target_database: str) -> None:
+    canary = f"canary-{secrets.token_hex(8)}"
+    with psycopg.connect(target_database, autocommit=True) as connection:
+        connection.execute(sql.SQL("DO $$ BEGIN RAISE WARNING '%', {}; END $$").format(canary))
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation, match=canary):
+            connection.execute(sql.SQL("SELECT {}::int").format(canary))
+    assert canary not in (embedded.home / "postgres.log").read_text()
 
 
 def test_second_start_on_a_home_is_refused(embedded: EmbeddedServers) -> None:

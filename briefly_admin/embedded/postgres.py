@@ -22,7 +22,7 @@ APP_DATABASE, TARGET_DATABASE = "briefly_admin", "briefly"
 APP_ROLE, TARGET_ROLE, SUPERUSER = "briefly_app", "briefly_target", "postgres"
 _NAME = "postgres"
 
-# The log carries no statements and no DETAIL: both may hold the rows of tenants.
+# The log carries no ERROR (`log` leaves LOG, FATAL and PANIC), statement or DETAIL: all may hold the rows of tenants.
 _CONFIGURATION = """\
 listen_addresses = ''
 port = 5432
@@ -34,7 +34,7 @@ max_wal_size = 1GB
 checkpoint_timeout = 10min
 timezone = 'UTC'
 log_timezone = 'UTC'
-log_min_messages = warning
+log_min_messages = log
 log_min_error_statement = panic
 log_error_verbosity = terse
 log_parameter_max_length_on_error = 0
