@@ -3,10 +3,13 @@
 import logging
 import re
 import sys
+import traceback
 from collections.abc import MutableMapping
 from typing import Any, Final
 
 import structlog
+
+from briefly_admin.domain.errors import BrieflyError
 
 HIDDEN: Final = "[hidden]"
 _SECRET_NAME: Final = re.compile(
@@ -15,6 +18,8 @@ _SECRET_NAME: Final = re.compile(
 )
 _CREDENTIALS: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@'\"]*@", re.IGNORECASE)
 _BEARER: Final = re.compile(r"\bbearer\s+\S+|\bbra_[A-Za-z0-9_-]+", re.IGNORECASE)
+_HARMLESS: Final = (BrieflyError, AttributeError, NameError, TypeError, ImportError, OSError)
+_MOST_CAUSES: Final = 10
 _LIBPQ: Final = re.compile(r"\bpassword=('[^']*'|\S+)", re.IGNORECASE)
 
 
@@ -39,6 +44,26 @@ def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
     return {k: HIDDEN if v and _SECRET_NAME.search(k) else _clean(v) for k, v in event.items()}
 
 
+def _traceback(exc_info: structlog.typing.ExcInfo) -> str:
+    """Where an exception came from and of what type it and its causes are.
+
+    What it says is kept only where it is ours or about code: other texts can hold the rows of tenants, as those of a
+    database or of a value that could not be read do.
+    """
+    parts: list[str] = []
+    error: BaseException | None = exc_info[1]
+    while error is not None and len(parts) < _MOST_CAUSES:
+        state = getattr(error, "sqlstate", None)
+        said = f": {error}" if isinstance(error, _HARMLESS) else f" (SQLSTATE {state})" if state else ""
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        parts.append(f"{frames}{type(error).__module__}.{type(error).__qualname__}{said}")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n\ncaused the one below:\n\n".join(reversed(parts))
+
+
+_TELL_EXCEPTION: Final = structlog.processors.ExceptionRenderer(_traceback)
+
+
 def configure(level: str) -> None:
     """Send structlog's and the standard library's logs to standard error as JSON lines, redacted, from `level` up."""
     shared: list[structlog.typing.Processor] = [
@@ -47,7 +72,7 @@ def configure(level: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        _TELL_EXCEPTION,
         redact,
     ]
     formatter = structlog.stdlib.ProcessorFormatter(

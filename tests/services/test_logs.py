@@ -5,9 +5,12 @@ import logging
 import sys
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 import structlog
+from psycopg import sql
 
+from briefly_admin.domain.errors import RunFailed
 from briefly_admin.services import logs
 
 CANARY = "canary-7f3a9c"
@@ -53,6 +56,34 @@ def test_the_standard_library_and_tracebacks_pass_the_same_way(captured: io.Stri
         logging.getLogger("other").exception("failed with %s", f"password={CANARY}")
     assert CANARY not in captured.getvalue()
     assert "ValueError" in captured.getvalue()
+
+
+def test_a_traceback_tells_where_and_what_kind_but_no_rows(captured: io.StringIO, target_database: str) -> None:
+    secret = "canary" + "-in-a-row"
+    try:
+        try:
+            with psycopg.connect(target_database) as connection:
+                connection.execute(sql.SQL("SELECT {}::int").format(secret))
+        except psycopg.Error as error:
+            raise KeyError(secret) from error
+    except KeyError:
+        structlog.get_logger("briefly.test").exception("unexpected error")
+        logging.getLogger("other").exception("unexpected error")
+    assert secret not in captured.getvalue()
+    for line in captured.getvalue().splitlines():
+        assert "InvalidTextRepresentation (SQLSTATE 22P02)" in line, "the cause"
+        assert "builtins.KeyError" in line
+        assert "test_logs.py" in line, "and where it happened"
+
+
+def test_words_about_code_and_our_own_are_kept(captured: io.StringIO) -> None:
+    for error in (TypeError("not callable"), RunFailed("It broke.", remedy="Mend it.")):
+        try:
+            raise error
+        except (TypeError, RunFailed):
+            structlog.get_logger("briefly.test").exception("unexpected error")
+    assert "not callable" in captured.getvalue()
+    assert "It broke. Mend it." in captured.getvalue()
 
 
 def test_what_is_no_secret_is_kept(captured: io.StringIO) -> None:
