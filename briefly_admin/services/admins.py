@@ -150,8 +150,11 @@ def _existing(connection: Connection, admin_id: str) -> Row[Any]:
 
 
 def uuid_of(text: str, what: str) -> UUID:
-    """A UUID as people and URLs write it. Raises NotFound."""
+    """A UUID in the one form that we print: others would pass comparisons of texts. Raises NotFound."""
     try:
-        return UUID(text)
+        found = UUID(text)
     except ValueError:
-        raise NotFound(f"There is no such {what}.") from None
+        found = None
+    if found is None or str(found) != text:
+        raise NotFound(f"There is no such {what}.")
+    return found

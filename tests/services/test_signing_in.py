@@ -189,6 +189,9 @@ def test_a_new_password_needs_the_old_one_and_ends_sessions(stage: Stage) -> Non
         admins.set_password(stage.olga, stage.ana.admin_id or "", new)
     with pytest.raises(NotFound):
         admins.set_password(stage.ana, "no uuid", new)
+    for spelt in ((stage.ana.admin_id or "").upper(), f"{{{stage.ana.admin_id}}}"):
+        with pytest.raises(NotFound):
+            admins.set_password(stage.ana, spelt, new)  # one's own, and without the current one
     admins.set_password(stage.olga, mine, new, current=PASSWORD, keep=hash_of(here))
     assert stage.services.sessions.resolve(here, touch=True, address="")
     assert stage.services.sessions.resolve(there, touch=True, address="") is None
