@@ -89,11 +89,21 @@ def idempotency_key() -> str | None:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise InvalidRequest(f"The body is not JSON: {error.msg} at character {error.pos}.") from None
     except (ValueError, RecursionError):
         raise InvalidRequest("The body is not JSON in UTF-8 that can be read.") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a field that stands in it twice is refused, for nobody knows which of the two was meant."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise InvalidRequest(f"The request is not valid: {name}: Given twice.", details={name: ["Given twice."]})
+        found[name] = value
+    return found
 
 
 def _refuse_constant(name: str) -> NoReturn:

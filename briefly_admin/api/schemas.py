@@ -10,7 +10,7 @@ from briefly_admin.domain.config import FIELDS, ConfigField, RunConfig
 from briefly_admin.domain.runs import RunKind, RunState
 
 _LONGEST: Final = 200
-_LONGEST_REASON: Final = 1000
+_LONGEST_REASON: Final = 500
 _MOST_TABLES: Final = 1000
 
 
@@ -74,7 +74,7 @@ _DEFAULTS: Final = RunConfig().to_json()
 def _config_field(field: ConfigField) -> fields.Field[Any]:
     unit = " In milliseconds." if field.unit == "ms" else ""
     metadata = {"description": f"{field.help}{unit} Default: {json.dumps(_DEFAULTS[field.name])}."}
-    return _KINDS[field.kind](field, metadata=metadata)
+    return _KINDS[field.kind](field, metadata=metadata, error_messages={"null": field.fault(None)})
 
 
 RunConfigRequest: Final[type[Schema]] = Request.from_dict({f.name: _config_field(f) for f in FIELDS}, name="RunConfig")

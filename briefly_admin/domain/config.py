@@ -6,6 +6,9 @@ from typing import Any, Final, Literal
 
 from briefly_admin.domain.errors import InvalidRequest
 
+_SHOWN: Final = 10**18
+"""Numbers from here on are not repeated: they can have thousands of digits."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigField:
@@ -31,7 +34,8 @@ class ConfigField:
         if isinstance(value, bool) or not isinstance(value, int):
             return f"Must be an integer from {self.minimum:,} to {self.maximum:,}."
         if not self.minimum <= value <= self.maximum:
-            return f"Must be from {self.minimum:,} to {self.maximum:,}; got {value:,}."
+            got = f"; got {value:,}" if abs(value) < _SHOWN else ""
+            return f"Must be from {self.minimum:,} to {self.maximum:,}{got}."
         return None
 
 

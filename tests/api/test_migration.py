@@ -186,6 +186,11 @@ def test_every_bound_is_named(script: FlaskClient) -> None:
             config = {field.name: field.maximum + 1}
             (text,) = error_of(script.post(PATH, json={"action": "run", "config": config}), 400)["details"][field.name]
             assert f"{field.minimum:,} to {field.maximum:,}" in text
+            for value in (None, 10**400):
+                body = {"action": "run", "config": {field.name: value}}
+                found = error_of(script.post(PATH, json=body), 400)["details"]
+                assert f"{field.minimum:,} to {field.maximum:,}" in found[field.name][0]
+                assert len(found[field.name][0]) < 100
     (text,) = error_of(script.post(PATH, json={"action": "run", "config": {"nope": 1}}), 400)["details"]["nope"]
     assert "batchSize" in text, "the known fields are listed"
 
@@ -209,6 +214,14 @@ def test_what_is_not_json(script: FlaskClient) -> None:
     unmeasured = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
     cut_off = script.post(PATH, input_stream=BytesIO(large), headers=json_type, environ_overrides=unmeasured)
     error_of(cut_off, 413)
+
+
+def test_a_field_given_twice_is_refused(script: FlaskClient) -> None:
+    twice = b'{"action": "run", "config": {"batchSize": 1, "batchSize": 9000}}'
+    for body, field in ((b'{"action": "status", "action": "run"}', "action"), (twice, "batchSize")):
+        found = error_of(script.post(PATH, data=body, content_type="application/json"), 400)
+        assert found["details"] == {field: ["Given twice."]}
+    assert data_of(script.get(PATH))["count"] == 0
 
 
 def test_credentials_come_before_the_body(app: Flask, token_as: TokenAs) -> None:
