@@ -22,7 +22,7 @@ def local_path(text: str | None, root: str) -> str | None:
     if any(part.startswith("//") or _NOT_IN_A_PATH.search(part.replace(" ", "")) for part in (text, decoded)):
         return None
     parts = urlsplit(text)
-    if parts.scheme or parts.netloc or ".." in decoded.split("?")[0].split("/"):
+    if parts.scheme or parts.netloc or {".", ".."} & set(decoded.split("?")[0].split("/")):
         return None
     return text if not root or parts.path == root or parts.path.startswith(f"{root}/") else None
 

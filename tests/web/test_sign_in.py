@@ -162,7 +162,7 @@ LOCAL = ["/", "/audit", "/backups?state=proven", "/runs/1/findings#users", "/a%2
 FOREIGN = [
     "", "audit", "//evil.example", "///evil.example", "/\\evil.example", "\\/evil.example", "https://evil.example",
     "http:evil", "javascript:alert(1)", "/%0d%0aSet-Cookie:a=b", "/%0aevil", "/\t/evil.example", "/\r\nx", "/%5Cevil",
-    "/%2F%2Fevil", "/%252f/evil", "%2F%2Fevil", " /audit", "/../x", "/%2e%2e/x", "/\x00",
+    "/%2F%2Fevil", "/%252f/evil", "%2F%2Fevil", " /audit", "/../x", "/%2e%2e/x", "/\x00", "/.//evil.example",
 ]  # fmt: skip
 
 
