@@ -154,9 +154,9 @@ def look(connection: Connection, run_id: UUID, attempt: int) -> Row[Any] | None:
 
 
 def save_progress(connection: Connection, run_id: UUID, attempt: int, progress: Mapping[str, Any]) -> None:
-    """Keep the newest progress, for pages when the queue has none."""
+    """Keep the newest progress, for pages when the queue has none; the phase is the journal's to write, at once."""
     statement = update(tables.run).where(_RUN.id == run_id, _RUN.attempt == attempt)
-    connection.execute(statement.values(progress=dict(progress), phase=progress["phase"]))
+    connection.execute(statement.values(progress=dict(progress)))
 
 
 def save_throughput(connection: Connection, run_id: UUID, *, phase: str, done: int, rate: float) -> None:

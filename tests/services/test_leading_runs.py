@@ -80,6 +80,18 @@ def test_failures_are_endings(stage: Stage, error: Exception, code: str, text: s
     assert _start(stage).state is RunState.PENDING
 
 
+def test_a_run_failed_in_the_phase_that_failed_whatever_was_reported_last(stage: Stage) -> None:
+    def work(context: RunContext) -> Mapping[str, Any]:
+        context.journal.phase_started(Phase.BACKUP)
+        context.report(Progress("backup"))
+        context.journal.phase_started(Phase.CONSTRAIN)
+        raise RunFailed("A lock was in the way.")
+
+    run = stage.lead(_start(stage), work)
+    assert run.phase == "constrain"
+    assert run.sentence.startswith("Stopped while adding")
+
+
 def test_pausing_and_cancelling_end_where_people_asked(stage: Stage) -> None:
     for steer, state in (("pause", RunState.PAUSED), ("cancel", RunState.CANCELLED)):
         run = _start(stage)
