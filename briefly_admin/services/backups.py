@@ -131,8 +131,9 @@ class BackupService:
         damage = self._damage(row, LEVELS[level])
         self._tell(actor, row, level, damage)
         if damage:
+            more = f", and {len(damage) - 1} more" if len(damage) > 1 else ""
             raise BackupDamaged(
-                f"{row.name} is damaged: {damage[0]}" + (f" and {len(damage) - 1} more" if len(damage) > 1 else ""),
+                f"{row.name} is damaged: {damage[0].rstrip('.')}{more}.",
                 damages=damage, remedy="Take a new backup now; this one cannot be restored.",
             )  # fmt: skip
         return self.get(actor, str(row.id))
