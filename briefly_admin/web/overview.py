@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from flask import Blueprint, g, render_template
+from flask import Blueprint, g, render_template, request
 from flask.typing import ResponseReturnValue
 
 from briefly_admin.domain.permissions import Permission
@@ -28,10 +28,11 @@ def index() -> ResponseReturnValue:
 @requires(Permission.READ)
 @polled
 def active_runs() -> ResponseReturnValue:
-    """The runs in progress alone; when the last one has ended, the page is asked for anew, once."""
+    """The runs in progress alone; when there were some and the last one has ended, the page is asked for anew."""
     runs = tuple(run for run in services().runs.list(g.actor, limit=_NEWEST) if not run.finished)
-    part = active(runs, datetime.now(UTC))
-    return render_template("overview/_active.html", active=part), {} if part.poll_url else {"HX-Refresh": "true"}
+    ended = request.args.get("had") == "some" and not runs
+    part = render_template("overview/_active.html", active=active(runs, datetime.now(UTC)))
+    return part, {"HX-Refresh": "true"} if ended else {}
 
 
 @blueprint.post("/ready")

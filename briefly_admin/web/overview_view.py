@@ -51,10 +51,11 @@ class Matter:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """The runs in progress; `poll_url` is '' when none of them can change by itself."""
+    """The runs in progress; `every` is how often the page asks for them anew."""
 
     runs: tuple[RunRow, ...]
     poll_url: str
+    every: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,10 @@ def ready(view: OverviewView, actor: Actor, now: datetime) -> Ready:
 
 
 def active(runs: Sequence[RunView], now: datetime) -> Active:
-    """The strips of the runs in progress."""
-    live = any(run.live for run in runs)
-    return Active(tuple(run_row(run, now) for run in runs), url_for("overview.active_runs") if live else "")
+    """The strips of the runs in progress; the next question says whether there were any."""
+    every = "1s" if any(run.live for run in runs) else "10s"
+    url = url_for("overview.active_runs", had="some" if runs else "none")
+    return Active(tuple(run_row(run, now) for run in runs), url, every)
 
 
 def _counts(view: OverviewView) -> str:

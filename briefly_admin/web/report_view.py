@@ -24,14 +24,27 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
 
+    @property
+    def wide(self) -> bool:
+        """Whether it takes the page's whole width."""
+        return any(style == "wide" for _, style in self.columns)
+
 
 @dataclass(frozen=True, slots=True)
 class ChangeLine:
-    """A schema change and how it stands."""
+    """A schema change, and what is to be said of it."""
 
     text: str
-    state: str
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeGroup:
+    """Schema changes that stand alike: made, waiting, reverted."""
+
+    state: str
+    title: str
+    changes: tuple[ChangeLine, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,7 @@ class Report:
     grids: tuple[Grid, ...]
     findings: tuple[str, ...]
     findings_url: str
-    changes: tuple[ChangeLine, ...]
+    changes: tuple[ChangeGroup, ...]
     changes_left: str
     others: Grid | None
     notes: tuple[str, ...]
@@ -227,22 +240,29 @@ def _findings(validate: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _changes(results: Mapping[str, Mapping[str, Any]]) -> tuple[ChangeLine, ...]:
-    """What constrain tells of; before it, the columns and indexes that expand made."""
-    expand, told = results.get(Phase.EXPAND, {}), _list(results.get(Phase.CONSTRAIN, {}).get("changes"))
-    if not told:
-        columns = [f"column {name}" for name in _list(expand.get("columns"))]
-        indexes = [f"index {name}" for name in _list(expand.get("indexes"))]
-        return tuple(ChangeLine(text, "made", "") for text in (*columns, *indexes))
+def _changes(results: Mapping[str, Mapping[str, Any]]) -> tuple[ChangeGroup, ...]:
+    """What constrain tells of; before it, the columns and indexes that expand made. What waits stands first."""
+    groups: dict[str, list[ChangeLine]] = {}
+    for change in _told(results):
+        kind = str(change.get("kind", "")).replace("_", " ")
+        line = ChangeLine(f"{change.get('table', '')}: {kind} {change.get('name', '')}", str(change.get("note") or ""))
+        groups.setdefault(str(change.get("state", "")), []).append(line)
     return tuple(
-        ChangeLine(
-            f"{change.get('table', '')}: {str(change.get('kind', '')).replace('_', ' ')} {change.get('name', '')}",
-            str(change.get("state", "")),
-            str(change.get("note") or ""),
-        )
-        for change in told
-        if isinstance(change, Mapping)
+        ChangeGroup(state, f"{len(lines):,} {state}", tuple(lines))
+        for state, lines in sorted(groups.items(), reverse=True)
     )
+
+
+def _told(results: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    told = [c for c in _list(results.get(Phase.CONSTRAIN, {}).get("changes")) if isinstance(c, Mapping)]
+    if told:
+        return told
+    expand = results.get(Phase.EXPAND, {})
+    columns = (str(name).rpartition(".") for name in _list(expand.get("columns")))
+    return [
+        *({"table": table, "kind": "column", "name": name, "state": "made"} for table, _, name in columns),
+        *({"table": "expand", "kind": "index", "name": name, "state": "made"} for name in _list(expand.get("indexes"))),
+    ]
 
 
 def _backup(view: RunView) -> BackupLine | None:

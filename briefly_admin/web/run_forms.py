@@ -69,8 +69,8 @@ class ConfigForm(FlaskForm):
     """Settings under their JSON names; `config()` is what a run is started or changed with."""
 
     def config(self) -> dict[str, Any]:
-        """JSON name → value."""
-        return {field.name: field.data for field in self if field.name in BY_NAME}
+        """JSON name → value; what was not sent is left to the defaults."""
+        return {field.name: field.data for field in self if field.name in BY_NAME and field.data is not None}
 
     def accept(self, details: Mapping[str, list[str]]) -> None:
         """Put what the service says against a field beside it."""

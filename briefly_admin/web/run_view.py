@@ -29,6 +29,8 @@ _TONES: Final = {
     RunState.CANCELLED: "warn", RunState.PAUSED: "warn", RunState.INTERRUPTED: "warn", RunState.PAUSING: "warn",
     RunState.CANCELLING: "warn",
 }  # fmt: skip
+_LOG_LINES: Final = 15
+"""The others are folded away."""
 _PICTURE_SECONDS: Final = 5
 """The picture of a live run is asked for anew this often."""
 
@@ -70,6 +72,7 @@ class RunPage:
     picture_url: str
     picture_text: str
     log: tuple[LogLine, ...]
+    older_log: tuple[LogLine, ...]
     facts: tuple[tuple[str, str], ...]
     report: Report | None
 
@@ -115,7 +118,8 @@ def run_page(view: RunView, log: tuple[LogLine, ...], now: datetime, picture_tex
         findings_url=url_for("findings.show", run_id=view.number),
         picture_url=_picture_url(view, now),
         picture_text=picture_text or "Rows a second over time, phase by phase.",
-        log=log,
+        log=log[:_LOG_LINES],
+        older_log=log[_LOG_LINES:],
         facts=_facts(view),
         report=report_of(view) if finished else None,
     )

@@ -8,6 +8,7 @@ from typing import Any, Final
 from flask import Blueprint, flash, g, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from briefly_admin.domain.config import BY_NAME
 from briefly_admin.domain.errors import BrieflyError, InvalidRequest, Refused, Unavailable
 from briefly_admin.domain.permissions import Permission
 from briefly_admin.domain.runs import RunKind
@@ -58,7 +59,7 @@ def new() -> Answer:
 def begin() -> Answer:
     """Validate, rehearse or start; what stands against it is said on the form again."""
     form = NewRunForm()
-    if not form.validate():
+    if _has_settings(form) and not form.validate():
         return _again(form, InvalidRequest("Some settings are out of bounds.")), HTTPStatus.BAD_REQUEST
     try:
         view = _start(request.form.get("action", ""), form)
@@ -128,9 +129,13 @@ def _start(action: str, form: ConfigForm) -> RunView:
         return runs.start(g.actor, RunKind.VALIDATION)
     if action not in {"start", "rehearse"}:
         raise InvalidRequest("Choose what to do: validate, rehearse or start.")
-    # A request without any field of the form asks for the defaults, not for every box unticked.
-    config = form.config() if any(field.name in request.form for field in form) else {}
+    config = form.config() if _has_settings(form) else {}
     return runs.start(g.actor, RunKind.MIGRATION, config=config | {"dryRun": action == "rehearse"})
+
+
+def _has_settings(form: ConfigForm) -> bool:
+    """A button without any field of the form asks for the defaults, not for every box unticked."""
+    return any(field.name in request.form for field in form if field.name in BY_NAME)
 
 
 def _again(form: ConfigForm, error: BrieflyError) -> str:
