@@ -29,7 +29,7 @@ class BlobStore(Protocol):
         """Remove the object; nothing happens if there is none."""
 
     def free_bytes(self) -> int | None:
-        """Room left, or None where the store cannot say."""
+        """Room left, or None where the store cannot say. Raises Unavailable where nothing could be put."""
 
 
 class Queue(Protocol):

@@ -148,6 +148,22 @@ def test_room_is_told(store: BlobStore) -> None:
     assert free is None or free > 0
 
 
+def test_what_is_no_directory_has_no_room(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = DirectoryStore(tmp_path / "file")
+    with pytest.raises(Unavailable, match="does not take or give new backups: Not a directory"):
+        store.free_bytes()
+    with pytest.raises(Unavailable, match="does not take or give its keys: Not a directory"):
+        list(store.list())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_takes_nothing_has_no_room(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(Unavailable, match="does not take or give new backups: Permission denied"):
+        DirectoryStore(tmp_path / "store").free_bytes()
+
+
 def modes(root: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mode & 0o777 for path in [root, *root.rglob("*")]}
 

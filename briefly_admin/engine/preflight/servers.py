@@ -211,8 +211,8 @@ def store_room(connection: Connection, inputs: PreflightInputs, oids: list[int])
         ).fetchall()
         free = inputs.store.free_bytes()
         if free is None:
-            return green("store_room", title, f"The tables take {needed // 2**20} MB; the store has no known limit.")
-        found = f"The tables take {needed // 2**20} MB, the store has {free // 2**20} MB left."
+            return green("store_room", title, f"The tables take {_mb(needed)}; the store has no known limit.")
+        found = f"The tables take {_mb(needed)}, the store has {_mb(free)} left."
         remedy = "Make room, delete backups that nobody needs, or set another BACKUP_STORE_URL."
         if free < needed // 2:
             return red("store_room", title, found, remedy)
@@ -221,3 +221,8 @@ def store_room(connection: Connection, inputs: PreflightInputs, oids: list[int])
         return green("store_room", title, found)
 
     return look("store_room", title, ask)
+
+
+def _mb(size: int) -> str:
+    """Bytes in words; of little, more than '0 MB'."""
+    return f"{size / 2**20:,.1f} MB"

@@ -73,7 +73,7 @@ class DirectoryStore:
             raise _no_key(prefix)
         start = self._root.joinpath(*prefix.split("/")[:-1])
         keys: list[str] = []
-        with self._failures(prefix):
+        with self._failures(prefix or "its keys"):
             for folder, folders, names in os.walk(start, onerror=_raise_unless_absent):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 keys += [(Path(folder) / name).relative_to(self._root).as_posix() for name in names]
@@ -95,9 +95,14 @@ class DirectoryStore:
                 _sync(parent.parent)
 
     def free_bytes(self) -> int:
-        """Room left on the file system."""
-        existing = next(path for path in (self._root, *self._root.parents) if path.exists())
-        room = os.statvfs(existing)
+        """Room left on the file system. Raises Unavailable where nothing could be put into it."""
+        with self._failures("new backups"):
+            existing = next(path for path in (self._root, *self._root.parents) if path.exists())
+            if not existing.is_dir():
+                raise OSError(errno.ENOTDIR, existing)
+            if not os.access(existing, os.W_OK | os.X_OK):
+                raise OSError(errno.EACCES, existing)
+            room = os.statvfs(existing)
         return room.f_bavail * room.f_frsize
 
     def _path(self, key: str) -> Path:
