@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import redis
+from playwright.sync_api import Browser, sync_playwright
 from psycopg import sql
 
 from briefly_admin.domain.errors import Refused
@@ -120,3 +121,15 @@ def redis_url(embedded: EmbeddedServers) -> str:
     with redis.Redis.from_url(embedded.redis_url) as client:
         client.flushall()
     return embedded.redis_url
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One headless Chromium a pytest process; each test opens a context of its own."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    assert path, "Chromium is not installed: the package is called chromium"
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield launched
+        launched.close()

@@ -276,7 +276,7 @@ class _Rehearsal:
             "table": table.name, "total": tally.total, "looked": tally.looked, "changed": tally.changed,
             "failed": sum(each["count"] for each in tally.failures.values()),
             "seconds": round(tally.seconds, 3), "rows_per_second": round(rate, 1),
-            "projected_seconds": round(tally.total / rate, 1) if rate else 0.0,
+            "projected_seconds": round(tally.total / rate, 3) if rate else 0.0,
             "repairs": [
                 {"column": repair.column, "words": repair.words, "count": tally.by_repair[repair.column],
                  "samples": tally.samples.get(repair.column, [])}
