@@ -17,6 +17,8 @@ from briefly_admin.web.identity import services
 
 blueprint: Final = Blueprint("pictures", __name__)
 _MOST_POINTS: Final = 240
+_LONGEST_GAP: Final = 30.0
+"""Seconds between two points; what is longer was a pause."""
 _SVG: Final = "http://www.w3.org/2000/svg"
 _STYLE: Final = Style(
     background="white", plot_background="white", foreground="#4a4f57", foreground_strong="#1f2328",
@@ -41,7 +43,7 @@ def draw_throughput(points: Sequence[ThroughputPoint]) -> bytes:
     """The chart as an SVG file without scripts."""
     chart = pygal.XY(
         width=1200, height=220, style=_STYLE, js=(), show_dots=False, fill=True, include_x_axis=True,
-        range=(0, max((point.rate for point in points), default=1) or 1), show_x_guides=False, legend_at_bottom=True,
+        range=(0, max([10.0, *(point.rate for point in points)])), show_x_guides=False, legend_at_bottom=True,
         legend_box_size=10, margin=12, spacing=12, max_scale=5, x_value_formatter=formats.duration,
         value_formatter="{:,.0f}/s".format, no_data_text="No rows were measured yet", truncate_legend=-1,
     )  # fmt: skip
@@ -55,10 +57,15 @@ def describe(points: Sequence[ThroughputPoint]) -> str:
     if not points:
         return "Throughput over time: no rows were measured yet."
     rates = [point.rate for point in points]
+    mean = sum(rates) / len(rates)
     return (
-        f"Throughput over time: at most {max(rates):,.0f} rows a second, {sum(rates) / len(rates):,.0f} on average, "
-        f"over {formats.duration((points[-1].at - points[0].at).total_seconds())}."
+        f"Throughput over time: at most {max(rates):,.0f} rows a second, {mean:,.0f} on average, "
+        f"over {formats.duration(_worked(points))} of work."
     )
+
+
+def _worked(points: Sequence[ThroughputPoint]) -> float:
+    return max(since for line in _lines(points).values() for since, _ in line)
 
 
 def _thinned(points: Sequence[ThroughputPoint]) -> Sequence[ThroughputPoint]:
@@ -68,13 +75,13 @@ def _thinned(points: Sequence[ThroughputPoint]) -> Sequence[ThroughputPoint]:
 
 
 def _lines(points: Sequence[ThroughputPoint]) -> dict[str, list[tuple[float, float]]]:
-    """Phase → (seconds since the first point, rows a second); each begins where the one before it ended."""
+    """Phase → (seconds at work, rows a second); each begins where the one before it ended. Pauses are cut out."""
     lines: dict[str, list[tuple[float, float]]] = {}
-    last = 0.0
+    worked, before = 0.0, points[0].at if points else None
     for point in points:
-        since = (point.at - points[0].at).total_seconds()
-        lines.setdefault(point.phase, [(last, point.rate)]).append((since, point.rate))
-        last = since
+        since = worked + min((point.at - (before or point.at)).total_seconds(), _LONGEST_GAP)
+        lines.setdefault(point.phase, [(worked, point.rate)]).append((since, point.rate))
+        worked, before = since, point.at
     return lines
 
 

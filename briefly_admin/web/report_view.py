@@ -23,11 +23,8 @@ class Grid:
     columns: tuple[tuple[str, str], ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
-
-    @property
-    def wide(self) -> bool:
-        """Whether it takes the page's whole width."""
-        return any(style == "wide" for _, style in self.columns)
+    wide: bool = False
+    """It takes the page's whole width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +89,20 @@ def report_of(view: RunView) -> Report:
         stats=_stats(view, results),
         grids=tuple(grid for grid in grids if grid is not None and grid.rows),
         findings=_findings(results.get(Phase.VALIDATE, {})),
-        findings_url=url_for("findings.show", run_id=view.number),
-        changes=_changes(results),
+        findings_url=url_for("findings.show", run_id=view.number) if _validates(view) else "",
+        changes=(*_changes(results), *_reverted(preview, view.kind)),
         changes_left=f"{left:,} schema {_plural(left, 'change waits', 'changes wait')} for quarantined rows."
         if left
         else "",
         others=_others(verify),
-        notes=tuple(str(text) for text in (*_list(preview.get("outside")), *_list(preview.get("schema_changes")))),
+        notes=tuple(str(text) for text in _list(preview.get("outside"))),
         backup=_backup(view),
         rehearsal=rehearsal_of(migrate) if rehearsing and migrate else None,
     )
+
+
+def _validates(view: RunView) -> bool:
+    return any(phase.phase is Phase.VALIDATE for phase in view.phases)
 
 
 def is_rehearsal(view: RunView) -> bool:
@@ -202,14 +203,14 @@ def _timings(verify: Mapping[str, Any]) -> Grid | None:
         for query in _list(_map(verify.get("after")).get("queries"))
         if isinstance(query, Mapping)
     )
-    columns = (("Query", ""), ("Before", "num"), ("After", "num"), ("How it is answered now", "wide"))
-    return Grid("Timing of representative queries", columns, rows, "The fastest of three tries each.")
+    columns = (("Query", ""), ("Before", "num"), ("After", "num"), ("How it is answered now", ""))
+    return Grid("Timing of representative queries", columns, rows, "The fastest of three tries each.", wide=True)
 
 
 def _milliseconds(query: Mapping[str, Any]) -> str:
     value = query.get("ms")
     if isinstance(value, int | float):
-        return f"{value:,.2f} ms"
+        return f"{value:,.3f} ms" if value < 1 else f"{value:,.1f} ms"
     return str(query.get("note") or formats.UNKNOWN)
 
 
@@ -224,7 +225,7 @@ def _others(verify: Mapping[str, Any]) -> Grid | None:
             rows.append((name, counts, ", ".join(keys)))
         elif not _map(found).get("compared", True):
             rows.append((name, f"{_map(found).get('buckets', 0):,} of 4,096 buckets differ; no backup to compare", ""))
-    columns = (("Table", ""), ("Changed by others since", ""), ("Keys", "wide"))
+    columns = (("Table", ""), ("Changed by others since", ""), ("Keys", ""))
     return Grid("Changed by others", columns, tuple(rows)) if rows else None
 
 
@@ -251,6 +252,12 @@ def _changes(results: Mapping[str, Mapping[str, Any]]) -> tuple[ChangeGroup, ...
         ChangeGroup(state, f"{len(lines):,} {state}", tuple(lines))
         for state, lines in sorted(groups.items(), reverse=True)
     )
+
+
+def _reverted(preview: Mapping[str, Any], kind: RunKind) -> tuple[ChangeGroup, ...]:
+    lines = tuple(ChangeLine(str(text), "") for text in _list(preview.get("schema_changes")))
+    state = "reverted" if kind is RunKind.ROLLBACK else "to revert"
+    return (ChangeGroup(state, f"{len(lines):,} {state}", lines),) if lines else ()
 
 
 def _told(results: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
