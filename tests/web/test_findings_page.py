@@ -31,17 +31,17 @@ def test_findings_stand_by_table_with_class_count_and_samples(client_as: ClientA
     text = page.one("main").text
     assert "users.email" in text
     assert {"blocking", "repairable"} <= {badge.text.strip() for badge in page.every("span") if badge.text.strip()}
-    assert page.every("section", aria_label="Findings of users")
+    assert page.every("div", aria_label="Findings of users")
     assert [summary for summary in page.every("summary") if "sample" in summary.text]
 
 
 def test_the_filter_narrows_by_class_and_table(client_as: ClientAs, validated: str) -> None:
     browser = client_as("viewer")
     page = look(browser, f"/runs/{validated}/findings?class=repairable&table=users")
-    assert page.every("section", aria_label="Findings of users")
-    assert not page.every("section", aria_label="Findings of oauth_tokens")
+    assert page.every("div", aria_label="Findings of users")
+    assert not page.every("div", aria_label="Findings of oauth_tokens")
     assert not [
-        badge for badge in page.one("section", aria_label="Findings of users").text.split() if badge == "blocking"
+        badge for badge in page.one("div", aria_label="Findings of users").text.split() if badge == "blocking"
     ]
     assert "Nothing matches" in look(browser, f"/runs/{validated}/findings?table=nonsense").one("main").text
     look(browser, f"/runs/{validated}/findings?class=%00&phase=x&table='")
