@@ -7,6 +7,7 @@ from typing import Any, Final
 from flask import url_for
 
 from briefly_admin.domain.runs import Phase, RunKind
+from briefly_admin.plans import PLANS
 from briefly_admin.services.views import RunView
 from briefly_admin.web import formats
 from briefly_admin.web.paths import page_path
@@ -115,7 +116,18 @@ def _results(view: RunView) -> Mapping[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {
         name: value for name, value in (view.report or {}).items() if isinstance(value, Mapping)
     }
-    return found | {phase.phase.value: phase.result for phase in view.phases if phase.result}
+    found |= {phase.phase.value: phase.result for phase in view.phases if phase.result}
+    known = PLANS.get(view.plan)
+    place = {table.name: number for number, table in enumerate(known.tables if known else ())}
+    return {name: _in_plan_order(result, place) for name, result in found.items()}
+
+
+def _in_plan_order(value: Any, place: Mapping[str, int]) -> Any:
+    """The same JSON with tables in the plan's order: a jsonb column does not keep that of its keys."""
+    if not isinstance(value, Mapping):
+        return value
+    names = sorted(value, key=lambda name: place.get(name, len(place)))
+    return {name: _in_plan_order(value[name], place) for name in names}
 
 
 def _stats(view: RunView, results: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:

@@ -9,6 +9,7 @@ from flask import Flask, render_template
 from briefly_admin.domain.config import FIELDS
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.plans import plan
 from briefly_admin.services.views import RunView
 from briefly_admin.web import run_forms
 from tests.serving import NOBODY, SETUP, ClientAs, csrf_of, lead, services_of
@@ -112,6 +113,9 @@ def test_a_migration_tells_its_report_and_offers_what_comes_next(app: Flask, cli
     report = page.one("section", id="report").text
     for words in ("Rows by table", "Sizes", "Timing of representative queries", "Schema changes", "can be rolled back"):
         assert words in report
+    sizes = report[report.index("Sizes") : report.index("Timing of representative queries")]
+    tables = [table.name for table in plan("unified").tables]
+    assert sorted(tables, key=sizes.index) == tables
     name = services_of(app).runs.get(SETUP, "1").backup_name
     assert page.every("a", href=f"/backups/{name}/rollback")
     assert page.every("a", href="/runs/new?like=1")
