@@ -47,12 +47,12 @@ def options_of(connection: Connection, wish: Wish, plan: Plan, now: datetime) ->
     backup = find_backup(connection, wish.backup)
     _require_restorable(backup, plan, now)
     origin = runs.get(connection, backup.run_id) if backup.run_id else None
-    undoes = origin is not None and RunKind(origin.kind) in {RunKind.MIGRATION, RunKind.ROLLBACK}
+    since = runs.altering_since(connection, origin) if origin is not None else ()
     options = {
         "backup_id": str(backup.id), "backup_name": backup.name, "mode": wish.mode,
         "tables": _checked_tables(backup, wish.tables), "reason": storable(wish.reason),
         "preview_id": None, "expected": None,
-        "migration_run_id": str(origin.id) if origin is not None and undoes else None,
+        "reverts": [str(run_id) for run_id in since],
     }  # fmt: skip
     if wish.preview_id is not None:
         preview, expected = _confirmed(connection, wish.preview_id, backup, options["tables"])

@@ -200,6 +200,18 @@ def undone_by_restoring(connection: Connection, row: Row[Any], *, since: int) ->
     return connection.execute(statement.order_by(_RUN.number)).all()
 
 
+def altering_since(connection: Connection, origin: Row[Any]) -> Sequence[UUID]:
+    """The runs, `origin` and later ones on its target, that may have changed the schema of its plan; oldest first."""
+    undone = {RunState.COMPLETED, RunState.ROLLED_BACK}
+    statement = select(_RUN.id).where(
+        _RUN.target_id == origin.target_id, _RUN.plan == origin.plan, _RUN.number >= origin.number,
+        _RUN.started_at.is_not(None), ~_RUN.config.contains({"dryRun": True}),
+        # A rollback that did not come to its end changed nothing.
+        or_(_RUN.kind == RunKind.MIGRATION.value, and_(_RUN.kind == RunKind.ROLLBACK.value, _in(undone))),
+    )  # fmt: skip
+    return connection.execute(statement.order_by(_RUN.number)).scalars().all()
+
+
 def add_options(connection: Connection, run_id: UUID, options: Mapping[str, Any]) -> None:
     """Put fields over the run's options."""
     addition = literal(dict(options), _RUN.options.type)

@@ -110,7 +110,7 @@ def test_schema_changes_go_in_reverse_order(sealed: SealedTarget) -> None:
         "ALTER TABLE notes ALTER provider DROP DEFAULT",
     )
     sealed.changed("users", "index", "never_made", "", "DROP INDEX public.never_made", state="planned")
-    results = sealed.roll_back(migration_run_id=str(sealed.migration.run_id))
+    results = sealed.roll_back(reverts=[str(sealed.migration.run_id)])
     assert results[Phase.PREVIEW]["schema_changes"][1:3] == ["notes: default provider", "public.notes: check right"]
     assert results[Phase.PREVIEW]["tables"]["users"]["update"] == 2
     assert sealed.dump() == before
@@ -133,9 +133,9 @@ def test_a_rollback_is_rolled_back_with_its_schema_changes(sealed: SealedTarget)
     migrated = sealed.dump()
     later = SealedTarget(sealed.dsn, sealed.plan, sealed.root)
     later.back_up()
-    sealed.roll_back(migration_run_id=str(sealed.migration.run_id))
+    sealed.roll_back(reverts=[str(sealed.migration.run_id)])
     later.migration.changes = sealed.run.changes
-    results = later.roll_back(migration_run_id=str(later.migration.run_id))
+    results = later.roll_back(reverts=[str(later.migration.run_id)])
     assert results[Phase.PREVIEW]["tables"]["users"] == {"same": 100, "update": 100, "insert": 0, "delete": 0}
     assert later.dump() == migrated
 
@@ -246,7 +246,7 @@ def test_only_some_tables(sealed: SealedTarget) -> None:
     edit(sealed)
     edited = sealed.dump()
     sealed.changed("users", "index", "ix", "CREATE INDEX ix ON users (boss)", "DROP INDEX ix")
-    results = sealed.roll_back(tables=["notes"], migration_run_id=str(sealed.migration.run_id))
+    results = sealed.roll_back(tables=["notes"], reverts=[str(sealed.migration.run_id)])
     assert list(results[Phase.RESTORE]["tables"]) == ["notes"]
     after = sealed.dump()
     assert (after["notes"], after[ODD], after["users"]) == (before["notes"], edited[ODD], edited["users"])

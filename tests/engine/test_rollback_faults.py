@@ -60,7 +60,7 @@ def state(sealed: SealedTarget) -> dict[str, object]:
 
 
 def begin(sealed: SealedTarget) -> RunContext:
-    return sealed.context(migration_run_id=str(sealed.migration.run_id))
+    return sealed.context(reverts=[str(sealed.migration.run_id)])
 
 
 def stopping_at(context: RunContext, number: int, act: Callable[[], str | None]) -> RunContext:
@@ -135,7 +135,7 @@ def test_a_committed_restore_is_not_done_twice(sealed: SealedTarget, original: d
     expected = rollback.run_phase(first, Phase.PREVIEW)["tables"]
     done = rollback.run_phase(first, Phase.RESTORE)
     sealed.execute("UPDATE users SET email = 'later' WHERE id = 1")
-    second = sealed.context(migration_run_id=str(sealed.migration.run_id), expected=expected)
+    second = sealed.context(reverts=[str(sealed.migration.run_id)], expected=expected)
     assert rollback.run_phase(second, Phase.RESTORE) == done
     assert rollback.run_phase(second, Phase.VERIFY) == {"verified": True, "digests": done["digests"]}
     assert sealed.query("SELECT email FROM users WHERE id = 1") == [("later",)]

@@ -1,19 +1,25 @@
 """Taking back the schema changes that a migration made, inside the restore's transaction."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from psycopg import errors
+from psycopg import errors, sql
 
 from briefly_admin.engine.context import ChangeRecord, RunContext
 from briefly_admin.engine.rollback import links
+from briefly_admin.engine.rollback.history import plain
 from briefly_admin.engine.rollback.links import Label
 from briefly_admin.engine.rollback.selection import Selection
 from briefly_admin.engine.target import Connection, safe_message
 
-_CONCURRENTLY: Final = re.compile(r"(\b(?:DROP|CREATE(?:\s+UNIQUE)?)\s+INDEX)\s+CONCURRENTLY\b", re.IGNORECASE)
+_BROKEN: Final = (errors.CheckViolation, errors.ForeignKeyViolation)
+_NOT_VALID: Final = """
+SELECT n.nspname, c.relname, o.conname, a.attname FROM pg_constraint o
+JOIN pg_class c ON c.oid = o.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = o.conkey[1]
+WHERE o.conname = %s::text AND %s::text IN (c.relname, n.nspname || '.' || c.relname) AND NOT o.convalidated
+"""
 _ABSENT: Final = (errors.UndefinedObject, errors.UndefinedColumn, errors.UndefinedTable)
 
 
@@ -49,9 +55,25 @@ def revert(context: RunContext, connection: Connection, changes: Sequence[Change
             context.journal.log("info", f"Not there any more, so not taken back: {what} ({safe_message(error)}).")
 
 
-def plain(statement: str) -> str:
-    """The statement without CONCURRENTLY after DROP INDEX or CREATE [UNIQUE] INDEX."""
-    return _CONCURRENTLY.sub(r"\1", statement, count=1)
+def complete(context: RunContext, connection: Connection, changes: Sequence[ChangeRecord]) -> None:
+    """Make the constraints that `revert` brought back as good as they were: they come NOT VALID, before the rows do.
+
+    One that the rows break was not valid at the backup either: it stays so.
+    """
+    for change in changes:
+        context.check_stop()
+        for schema, table, name, column in connection.execute(_NOT_VALID, (change.name, change.table)).fetchall():
+            statements = [sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}")]
+            if change.kind == "not_null":
+                statements.append(sql.SQL("ALTER TABLE {} ALTER COLUMN {column} SET NOT NULL"))
+                statements.append(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}"))
+            names = (sql.Identifier(schema, table), sql.Identifier(name))
+            try:
+                with connection.transaction():
+                    for statement in statements:
+                        connection.execute(statement.format(*names, column=sql.Identifier(column or "")))
+            except _BROKEN as error:
+                context.journal.log("info", f"{table}: {name} stays not valid ({safe_message(error)}).")
 
 
 def record(context: RunContext, changes: Sequence[ChangeRecord]) -> None:

@@ -32,7 +32,7 @@ _TANGLES: Final = (
 
 
 def run(context: RunContext) -> dict[str, Any]:
-    """{tables: {name: counts}, digests: {name: digest}, reverted: [positions]}; committed, or nothing was changed.
+    """{tables: {name: counts}, digests: {name: digest}, reverted: {run: [positions]}}; committed, or nothing was done.
 
     Raises Refused, VerificationFailed, Unavailable, Stopped, Fenced, psycopg.Error.
     """
@@ -61,10 +61,10 @@ def _done(context: RunContext) -> dict[str, Any] | None:
 
 def _tell(context: RunContext, done: dict[str, Any]) -> None:
     """The journal learns of it after the commit; told again by a resumed attempt, it says the same."""
-    if done["reverted"]:
-        context.journal.changes_reverted(UUID(str(context.options["migration_run_id"])), done["reverted"])
-        for change in context.journal.changes():
-            context.journal.set_change_state(change.position, "made")
+    for run_id, positions in done["reverted"].items():
+        context.journal.changes_reverted(UUID(run_id), positions)
+    for change in context.journal.changes():
+        context.journal.set_change_state(change.position, "made")
 
 
 class _Tries:
@@ -150,11 +150,12 @@ class _Restore:
         difference.require_expected(found, context.options.get("expected"))
         links.require_none(links.outside(connection, found, lock=True))
         self._write(found)
+        changes.complete(context, connection, self._chosen.changes)
         changes.revert(context, connection, indexes)
         done = {
             "tables": {each.pair.name: each.counts.to_json() for each in found},
             "digests": {each.pair.name: str(self._proven(each.pair)) for each in found},
-            "reverted": [change.position for change in self._chosen.changes],
+            "reverted": dict(self._chosen.history.positions),
         }
         staging.mark(connection, schema, RESTORED, done)
         context.check_stop()

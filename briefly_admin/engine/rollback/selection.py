@@ -1,9 +1,8 @@
 """What a rollback restores: the backup's tables, which must still fit the database, and the changes to revert."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
 
 from psycopg import sql
 
@@ -12,6 +11,8 @@ from briefly_admin.domain.manifest import Manifest, TableManifest
 from briefly_admin.engine import staging
 from briefly_admin.engine.catalog import CatalogTable, read_table
 from briefly_admin.engine.context import ChangeRecord, RunContext
+from briefly_admin.engine.rollback import history
+from briefly_admin.engine.rollback.history import History
 from briefly_admin.engine.staging import StagedTable
 from briefly_admin.engine.target import Connection
 from briefly_admin.plans.base import Plan
@@ -33,11 +34,16 @@ LEFT JOIN pg_type t ON t.oid = a.atttypid ORDER BY w.place
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The backup, its tables to restore in plan order (parents first), and the changes to revert, in that order."""
+    """The backup, its tables to restore in plan order (parents first), and what was done to the schema since."""
 
     reader: BackupReader
     tables: tuple[TableManifest, ...]
-    changes: tuple[ChangeRecord, ...]
+    history: History
+
+    @property
+    def changes(self) -> tuple[ChangeRecord, ...]:
+        """The changes to revert, in that order."""
+        return self.history.changes
 
     @property
     def labels(self) -> frozenset[tuple[str, str]]:
@@ -63,24 +69,13 @@ def choose(context: RunContext) -> Selection:
     """What the run's options name. Raises BackupError, NotFound; Refused that names what does not fit."""
     reader = staging.open_backup(context)
     tables = staging.chosen_tables(context, reader.manifest)
-    changes = _changes(context, tables)
+    past = history.read(context, tables)
     with context.target.session(bulk=True) as connection:
         require_same(connection, context.plan, reader.manifest)
-        returning = {(change.table, change.name) for change in changes}
+        returning = {(change.table, change.name) for change in past.changes}
         for table in tables:
             _require_fit(connection, table, returning)
-    return Selection(reader, tables, changes)
-
-
-def _changes(context: RunContext, tables: Sequence[TableManifest]) -> tuple[ChangeRecord, ...]:
-    run_id = context.options.get("migration_run_id")
-    if not run_id:
-        return ()
-    names = {name for table in tables for name in (table.name, table.label)}
-    made = [
-        c for c in context.journal.changes(UUID(str(run_id))) if c.state in {"planned", "made"} and c.table in names
-    ]
-    return tuple(sorted(made, key=lambda change: change.position, reverse=True))
+    return Selection(reader, tables, past)
 
 
 def require_same(connection: Connection, plan: Plan, manifest: Manifest) -> None:
