@@ -86,7 +86,7 @@ def _told(error: psycopg.Error, phase: Phase) -> BrieflyError:
     text = f"The database failed in phase {phase.value}: {retry.describe(error)}. The tables are as they were."
     if retry.lost_connection(error):
         return Unavailable(text, remedy="See that the database runs, then resume the run.")
-    return RunFailed(text, remedy="See the database's log for the statement; cure the cause, then roll back again.")
+    return RunFailed(text, remedy="Cure the cause in the target database, then roll back again.")
 
 
 def _clean(context: RunContext) -> None:
