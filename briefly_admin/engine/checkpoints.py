@@ -38,6 +38,10 @@ _QUARANTINE: Final = """
 SELECT "table", key, cause, message, sqlstate, "constraint" FROM briefly_migration.quarantine
 WHERE run_id = %s ORDER BY "table", key
 """
+_LOOKED: Final = """
+SELECT "table", sum((counters->>'looked')::bigint)::bigint FROM briefly_migration.checkpoint
+WHERE run_id = %s AND counters ? 'looked' GROUP BY 1
+"""
 _SET_ASIDE: Final = """
 SELECT "table", count(*) FROM briefly_migration.quarantine WHERE run_id = %s GROUP BY 1
 """
@@ -114,6 +118,11 @@ def quarantine(connection: Connection, run_id: UUID, rows: Iterable[QuarantinedR
 def set_aside(connection: Connection, run_id: UUID) -> dict[str, int]:
     """Rows in quarantine by table."""
     return dict(connection.execute(_SET_ASIDE, (run_id,)).fetchall())
+
+
+def looked_at(connection: Connection, run_id: UUID) -> dict[str, int]:
+    """Rows that earlier attempts have looked at, by table."""
+    return dict(connection.execute(_LOOKED, (run_id,)).fetchall())
 
 
 def quarantined_rows(connection: Connection, run_id: UUID) -> Iterator[QuarantinedRow]:

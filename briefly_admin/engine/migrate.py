@@ -17,7 +17,14 @@ from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import validate
 from briefly_admin.engine.batching import Work
 from briefly_admin.engine.catalog import CatalogTable, read_table
-from briefly_admin.engine.checkpoints import claim_partition, mark_done, quarantine, quarantined_rows, set_aside
+from briefly_admin.engine.checkpoints import (
+    claim_partition,
+    looked_at,
+    mark_done,
+    quarantine,
+    quarantined_rows,
+    set_aside,
+)
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.fence import fenced, flush
 from briefly_admin.engine.gauge import Gauge
@@ -37,8 +44,7 @@ def run(context: RunContext) -> dict[str, Any]:
 
     Raises RunFailed for a row that cannot be changed (onInvalid=stop) or too many of them, Stopped, Fenced.
     """
-    works, totals = _asked(context, lambda reader: _prepare(context, reader))
-    gauge = Gauge(context, Phase.MIGRATE, totals)
+    works, gauge = _asked(context, lambda reader: _prepare(context, reader))
     try:
         tables = [Mover(context, work, gauge).move() for work in works]
     except (RunFailed, Stopped):
@@ -69,13 +75,16 @@ def _asked(context: RunContext, ask: Callable[[Connection], T]) -> T:
     return patiently(context, "A look at the target", announce, work)
 
 
-def _prepare(context: RunContext, reader: Connection) -> tuple[list[Work], dict[str, int]]:
-    """The work to do and the rows of each table; what validation blocks is set aside."""
+def _prepare(context: RunContext, reader: Connection) -> tuple[list[Work], Gauge]:
+    """The work to do, and how far earlier attempts have come; what validation blocks is set aside."""
     catalog = read_catalog(reader, context)
     works = [Work(context.plan, table, catalog) for table in context.plan.tables if table.repairs]
     works = [work for work in works if work.columns]
     _set_blocked_aside(context, reader)
-    return works, {work.table.name: count_rows(reader, work.known) for work in works}
+    gauge = Gauge(context, Phase.MIGRATE, {work.table.name: count_rows(reader, work.known) for work in works})
+    for table, rows in looked_at(reader, context.run_id).items():
+        gauge.begin(table, rows)
+    return works, gauge
 
 
 def read_catalog(connection: Connection, context: RunContext) -> dict[str, CatalogTable]:
