@@ -20,10 +20,6 @@ _OTHER_REVISION: Final = (
     psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName,
 )  # fmt: skip
 
-_OTHER_REVISION: Final = (
-    psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName,
-)  # fmt: skip
-
 
 def engine(database_url: str, *, pooled: bool = True) -> Engine:
     """An engine for a libpq URL or connection string; libpq itself reads it, so every form of it works."""
@@ -85,16 +81,6 @@ def _translated() -> Iterator[None]:
             raise Unavailable(
                 "The app database does not answer.",
                 remedy="Check that it runs and that DATABASE_URL is right; then try again.",
-            ) from error
-        if isinstance(error.orig, _OTHER_REVISION):
-            raise Unavailable(
-                "The app database is not at this version's revision.",
-                remedy="Run `briefly-admin release`; `briefly-admin up` does so by itself.",
-            ) from error
-        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
-            raise Unavailable(
-                "The role of DATABASE_URL may not do this in the app database.",
-                remedy="It must own the schema briefly_admin, or be able to make it.",
             ) from error
         if isinstance(error.orig, _OTHER_REVISION):
             raise Unavailable(
