@@ -8,6 +8,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from psycopg import sql
 from briefly_admin.domain.errors import Refused, SettingError, Unavailable
 from briefly_admin.embedded import EmbeddedServers
 from briefly_admin.embedded.home import read_addresses, secret_of_home
+from briefly_admin.embedded.place import Place
 from briefly_admin.embedded.processes import ProcessBook, start_of
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -132,6 +135,23 @@ def test_servers_of_a_killed_start_are_stopped_first(home: Path) -> None:
         assert [start_of(pid) for pid in orphans] == [None, None]
         with psycopg.connect(servers.app_url) as connection:
             assert connection.execute("SELECT current_database()").fetchone() == ("briefly_admin",)
+
+
+def test_a_killed_postmaster_that_nobody_has_reaped_is_waited_for(home: Path) -> None:
+    with EmbeddedServers(home, valkey=False, durable=False):
+        pass
+    place = Place.choose(home)
+    ended = place.account.spawn(["/bin/true"], subprocess.DEVNULL)
+    while start_of(ended.pid) is not None:
+        time.sleep(0.01)
+    lock = place.data / "pgdata" / "postmaster.pid"
+    lock.write_text(f"{ended.pid}\n{place.data / 'pgdata'}\n0\n5432\n\n\n\n")
+    place.account.give(lock)
+    reaper = threading.Timer(1.5, ended.wait)
+    reaper.start()
+    with EmbeddedServers(home, valkey=False, durable=False) as servers, psycopg.connect(servers.app_url) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    reaper.join()
 
 
 def test_postmaster_that_nobody_recorded_is_stopped(home: Path) -> None:

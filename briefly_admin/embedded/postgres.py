@@ -21,6 +21,8 @@ from briefly_admin.embedded.processes import ProcessBook, start_of
 APP_DATABASE, TARGET_DATABASE = "briefly_admin", "briefly"
 APP_ROLE, TARGET_ROLE, SUPERUSER = "briefly_app", "briefly_target", "postgres"
 _NAME = "postgres"
+_TRIES = 10
+"""Further starts, a second apart, while what a kill left is still in the way."""
 
 # The log carries no ERROR (`log` leaves LOG, FATAL and PANIC), statement or DETAIL: all may hold the rows of tenants.
 _CONFIGURATION = """\
@@ -81,18 +83,27 @@ class Postgres:
         self._book.add(_NAME, self._process.pid, signal.SIGINT)
 
     def wait_until_ready(self, patience: float = 300) -> None:
-        """Wait for the first answer (recovery after a crash takes its time), then ensure roles and databases."""
-        deadline = time.monotonic() + patience
+        """Wait for the first answer (recovery after a crash takes its time), then ensure roles and databases.
+
+        A killed server that nobody has reaped yet, or a backend of it that has not noticed, keeps the new one from
+        starting for some seconds: it is started again a few times.
+        """
+        deadline, tries = time.monotonic() + patience, _TRIES
         while True:
             try:
                 with psycopg.connect(self.url(SUPERUSER, "postgres"), autocommit=True) as connection:
                     self._provision(connection)
             except psycopg.OperationalError as error:
-                if self.died or time.monotonic() > deadline:
+                if self.died and tries:
+                    tries -= 1
+                    time.sleep(1)
+                    self.launch(self._sockets)
+                elif self.died or time.monotonic() > deadline:
                     raise Unavailable(
                         "The embedded PostgreSQL does not start.", remedy=f"See {self._home / 'postgres.log'}."
                     ) from error
-                time.sleep(0.05)
+                else:
+                    time.sleep(0.05)
             else:
                 return
 
