@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -13,6 +14,8 @@ from briefly_admin.domain.errors import NotFound, Refused, SettingError, Unavail
 from briefly_admin.domain.ports import BlobStore
 from briefly_admin.vault.stores import open_store
 from briefly_admin.vault.stores.directory import DirectoryStore
+
+_NOBODY = 65534
 
 STORES: dict[str, Callable[[Path], BlobStore]] = {
     "directory": lambda path: open_store((path / "not" / "yet" / "there").as_uri()),
@@ -157,11 +160,18 @@ def test_what_is_no_directory_has_no_room(tmp_path: Path) -> None:
         list(store.list())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_that_takes_nothing_has_no_room(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(Unavailable, match="does not take or give new backups: Permission denied"):
-        DirectoryStore(tmp_path / "store").free_bytes()
+def test_a_directory_that_takes_nothing_has_no_room() -> None:
+    # Not pytest's tmp_path: as root its parent is closed to others, and root itself may write everywhere.
+    former = os.geteuid()
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o555)
+        try:
+            if former == 0:
+                os.seteuid(_NOBODY)
+            with pytest.raises(Unavailable, match="does not take or give new backups: Permission denied"):
+                DirectoryStore(Path(directory) / "store").free_bytes()
+        finally:
+            os.seteuid(former)
 
 
 def modes(root: Path) -> dict[str, int]:

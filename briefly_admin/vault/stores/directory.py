@@ -100,7 +100,7 @@ class DirectoryStore:
             existing = next(path for path in (self._root, *self._root.parents) if path.exists())
             if not existing.is_dir():
                 raise OSError(errno.ENOTDIR, existing)
-            if not os.access(existing, os.W_OK | os.X_OK):
+            if not os.access(existing, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
                 raise OSError(errno.EACCES, existing)
             room = os.statvfs(existing)
         return room.f_bavail * room.f_frsize
