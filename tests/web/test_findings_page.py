@@ -40,9 +40,7 @@ def test_the_filter_narrows_by_class_and_table(client_as: ClientAs, validated: s
     page = look(browser, f"/runs/{validated}/findings?class=repairable&table=users")
     assert page.every("div", aria_label="Findings of users")
     assert not page.every("div", aria_label="Findings of oauth_tokens")
-    assert not [
-        badge for badge in page.one("div", aria_label="Findings of users").text.split() if badge == "blocking"
-    ]
+    assert not [badge for badge in page.one("div", aria_label="Findings of users").text.split() if badge == "blocking"]
     assert "Nothing matches" in look(browser, f"/runs/{validated}/findings?table=nonsense").one("main").text
     look(browser, f"/runs/{validated}/findings?class=%00&phase=x&table='")
 
