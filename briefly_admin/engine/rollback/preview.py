@@ -12,7 +12,7 @@ from briefly_admin.engine.rollback import difference, links, selection
 from briefly_admin.engine.rollback.selection import Selection
 from briefly_admin.engine.target import Connection
 
-SORTING: sql.SQL = sql.SQL("SET LOCAL work_mem TO '64MB'")
+SORTING: sql.SQL = sql.SQL("SET LOCAL work_mem TO '32MB'")
 """One session joins whole tables: what it may use of the server before it goes to disk."""
 
 
