@@ -100,6 +100,8 @@ def test_stopping_leaves_nothing_even_of_who_ignores_it(home: Path) -> None:
     pid = pid_of(home, "web")
     supervisor.stop(patience=0.2)
     assert start_of(pid) is None
+    time.sleep(1.5)  # longer than the first wait: whoever still looked after it would have started it again
+    assert pid_of(home, "web") == 0
     stopping.set()
     thread.join()
     assert ProcessBook(home).entries() == {}

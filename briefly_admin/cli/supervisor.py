@@ -61,20 +61,25 @@ class Supervisor:
         self._environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}"
         self._book, self._directory = book, directory
         self._first_wait, self._longest_wait = first_wait, longest_wait
+        self._looking = threading.Lock()
+        self._stopped = False
 
     def run(self, stopping: threading.Event, each_look: Callable[[], None]) -> None:
         """Keep all running until `stopping` is set, then stop them; `each_look` is called between looks."""
         try:
             while not stopping.is_set():
-                for name, child in self._children.items():
-                    self._look_after(name, child)
+                with self._looking:
+                    for name, child in self._children.items():
+                        self._look_after(name, child)
                 each_look()
                 stopping.wait(_LOOK_EVERY)
         finally:
             self.stop()
 
     def stop(self, patience: float = 12.0) -> None:
-        """Ask all to end at once; kill what has not after `patience` seconds."""
+        """Ask all to end at once; kill what has not after `patience` seconds. Nothing is started any more."""
+        with self._looking:
+            self._stopped = True
         self._book.stop_all(patience, self._children)
         for child in self._children.values():
             if child.process is not None:
@@ -82,6 +87,8 @@ class Supervisor:
 
     def _look_after(self, name: str, child: _Child) -> None:
         now = time.monotonic()
+        if self._stopped:
+            return
         if child.process is None:
             if now >= child.due:
                 self._start(name, child)
