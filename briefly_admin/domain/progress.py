@@ -27,6 +27,12 @@ class Progress:
     eta_seconds: float | None = None
     waiting: str = ""
     """Why it waits (a lock, a retry), in a sentence; empty while it works."""
+    waiting_until: str = ""
+    """When it tries next (ISO 8601, UTC); empty where nobody can tell."""
+    batch_size: int = 0
+    """Rows a batch now; 0 in phases without batches."""
+    workers: int = 0
+    """Workers that are at it now; 0 where that is not counted."""
 
     @property
     def done(self) -> int:
@@ -54,6 +60,9 @@ class Progress:
             rate=float(data.get("rate", 0.0)),
             eta_seconds=data.get("eta_seconds"),
             waiting=str(data.get("waiting", "")),
+            waiting_until=str(data.get("waiting_until", "")),
+            batch_size=int(data.get("batch_size", 0)),
+            workers=int(data.get("workers", 0)),
         )
 
 

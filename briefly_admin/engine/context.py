@@ -11,6 +11,7 @@ from uuid import UUID
 from briefly_admin.domain.config import RunConfig
 from briefly_admin.domain.errors import Stopped
 from briefly_admin.domain.findings import Finding
+from briefly_admin.domain.partitions import Partitions
 from briefly_admin.domain.ports import Reporter, StopSignal
 from briefly_admin.domain.records import ChangeRecord, QuarantinedRow
 from briefly_admin.domain.runs import Phase, RunKind
@@ -23,6 +24,10 @@ __all__ = ["ChangeRecord", "Journal", "QuarantinedRow", "RunContext"]
 
 class Journal(Protocol):
     """The run's record in the app database (store.journal). Every write is fenced: an older attempt raises Fenced."""
+
+    @property
+    def partitions(self) -> Partitions:
+        """The run's partitions, as this attempt and this worker see them."""
 
     def phase_started(self, phase: Phase) -> None:
         """The phase begins, or begins again."""
@@ -88,6 +93,10 @@ def _no_stop() -> str | None:
     return None
 
 
+def _nobody() -> None:
+    """No queue, no helpers."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunContext:
     """One attempt at one run. Phases are functions `run(context) -> result`; they hold no state of their own."""
@@ -107,6 +116,10 @@ class RunContext:
     should_stop: StopSignal = _no_stop
     sleep: Callable[[float], None] = time.sleep
     """Seconds; wakes early and raises Stopped when a stop is asked for."""
+    nap: Callable[[float], None] = time.sleep
+    """Seconds; whatever is asked for meanwhile."""
+    ask_help: Callable[[], None] = _nobody
+    """Asks for as many more workers as the config's `workers` allows; they come if there are some."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     random: Random = field(default_factory=Random)

@@ -119,6 +119,15 @@ run: Final = Table(
     _now("state_at"),
     Column("state_by", Text, nullable=False, server_default=""),
     # Since when it is in its state, and who put it there.
+    Column("breaker_state", String(16), nullable=False, server_default="closed"),
+    # closed, open, half_open; see engine.md, "Failures by SQLSTATE"
+    Column("breaker_failures", Integer, nullable=False, server_default="0"),
+    # in a row, of all workers
+    Column("breaker_why", Text, nullable=False, server_default=""),
+    _time("breaker_until"),
+    # open: when one batch may probe; half_open: until when that probe counts
+    Column("breaker_worker", Text, nullable=False, server_default=""),
+    # half_open: whose batch probes
 )  # fmt: skip
 Index("run_created", run.c.created_at.desc())
 Index(
@@ -141,18 +150,47 @@ run_phase: Final = Table(
     PrimaryKeyConstraint("run_id", "phase"),
 )  # fmt: skip
 
+run_step: Final = Table(
+    "run_step", metadata,
+    # What a leader laid out: a step of a phase, shared among the run's workers.
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
+    Column("step", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("generation", Integer, nullable=False),
+    # rises with every layout, so that a claim of an earlier one counts for nothing
+    Column("shared", JSONB, nullable=False, server_default="{}"),
+    PrimaryKeyConstraint("run_id", "step"),
+)  # fmt: skip
+
 run_partition: Final = Table(
     "run_partition", metadata,
     Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
-    Column("phase", String(16), nullable=False),
+    Column("step", String(16), nullable=False),
     Column("table", Text, nullable=False),
     Column("partition", Integer, nullable=False),
+    Column("position", Integer, nullable=False),
     Column("range", JSONB, nullable=False, server_default="{}"),
     Column("state", String(16), nullable=False, server_default="waiting"),
+    # waiting, working, done, failed
     Column("claim", Integer, nullable=False, server_default="0"),
-    Column("worker", Text),
+    Column("worker", Text, nullable=False, server_default=""),
     _time("lease_until"),
-    PrimaryKeyConstraint("run_id", "phase", "table", "partition"),
+    Column("count", JSONB, nullable=False, server_default="{}"),
+    # {"done", "changed", "skipped"} in rows
+    Column("result", JSONB, nullable=False, server_default="{}"),
+    Column("error", JSONB, nullable=False, server_default="{}"),
+    # {"code", "message", "remedy"}
+    PrimaryKeyConstraint("run_id", "step", "table", "partition"),
+)  # fmt: skip
+
+run_helper: Final = Table(
+    "run_helper", metadata,
+    # Who helps a leader: at most `workers` - 1 at once.
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
+    Column("slot", Integer, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("lease_until", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("run_id", "slot"),
 )  # fmt: skip
 
 run_log: Final = Table(

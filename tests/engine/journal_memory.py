@@ -9,6 +9,7 @@ from briefly_admin.domain.errors import BackupExpired, Fenced, NotFound, RunFail
 from briefly_admin.domain.findings import Finding
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine.context import ChangeRecord, QuarantinedRow
+from tests.engine.partitions_memory import MemoryPartitions, PartitionTable
 
 
 @dataclass
@@ -29,6 +30,7 @@ class RunRecord:
     backups: dict[UUID, dict[str, Any]] = field(default_factory=dict)
     baselines: dict[str, bytes] = field(default_factory=dict)
     changes: dict[int, ChangeRecord] = field(default_factory=dict)
+    partitions: PartitionTable = field(default_factory=PartitionTable)
 
     def next_attempt(self, others: "Mapping[UUID, RunRecord] | None" = None) -> "MemoryJournal":
         """A new leader takes over: the journal of the next attempt; those of older ones are fenced off."""
@@ -43,6 +45,11 @@ class MemoryJournal:
     record: RunRecord = field(default_factory=RunRecord)
     attempt: int = 0
     others: dict[UUID, RunRecord] = field(default_factory=dict)
+    worker: str = "test:1"
+
+    @property
+    def partitions(self) -> MemoryPartitions:
+        return MemoryPartitions(self.record.partitions, lambda: self.record.attempt, self.attempt, self.worker)
 
     def _write(self) -> RunRecord:
         if self.record.attempt != self.attempt:
