@@ -19,7 +19,7 @@ from briefly_admin.engine.retry import describe
 Note = Callable[[Count], None]
 """Takes how far a partition has come; cheap, so that it may be called after every batch."""
 PartitionWorker = Callable[[Claimed, Note], tuple[Count, Mapping[str, Any]]]
-"""Works one partition to its end: its final count, its result (plain JSON). Raises Stopped, BrieflyError, psycopg.Error."""
+"""Works one partition to its end: its final count and its result (plain JSON)."""
 Show = Callable[[Sequence[PartitionView]], None]
 """The leader's: takes all partitions of the step as they stand, about twice a second."""
 

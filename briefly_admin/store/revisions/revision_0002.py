@@ -19,28 +19,7 @@ def upgrade() -> None:
     _create_steps()
 
 
-def downgrade() -> None:
-    for name in ("run_helper", "run_partition", "run_step"):
-        op.drop_table(name, schema=_SCHEMA)
-    for name in ("worker", "until", "why", "failures", "state"):
-        op.drop_column("run", f"breaker_{name}", schema=_SCHEMA)
-    op.create_table(
-        "run_partition",
-        _run_id(),
-        sa.Column("phase", sa.String(16), nullable=False),
-        sa.Column("table", sa.Text, nullable=False),
-        sa.Column("partition", sa.Integer, nullable=False),
-        sa.Column("range", JSONB, nullable=False, server_default="{}"),
-        sa.Column("state", sa.String(16), nullable=False, server_default="waiting"),
-        sa.Column("claim", sa.Integer, nullable=False, server_default="0"),
-        sa.Column("worker", sa.Text),
-        sa.Column("lease_until", sa.DateTime(timezone=True)),
-        sa.PrimaryKeyConstraint("run_id", "phase", "table", "partition"),
-        schema=_SCHEMA,
-    )
-
-
-def _run_id() -> sa.Column:
+def _run_id() -> sa.Column[object]:
     return sa.Column("run_id", sa.UUID(), sa.ForeignKey("briefly_admin.run.id", ondelete="CASCADE"), nullable=False)
 
 
