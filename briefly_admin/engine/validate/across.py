@@ -1,15 +1,16 @@
 """Rules that no row can answer for itself: foreign keys, uniqueness over repaired rows, a plan's relations."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
 
 from briefly_admin.domain.findings import Finding, FindingClass
 from briefly_admin.engine.catalog import CatalogTable
+from briefly_admin.engine.validate.parts import SAMPLES, Part
 from briefly_admin.engine.validate.reading import Reading
 from briefly_admin.engine.validate.record import ALIAS, CompiledTable
-from briefly_admin.engine.validate.scan import SAMPLES, sample, shown
+from briefly_admin.engine.validate.scan import sample, shown
 from briefly_admin.plans.base import ForeignKey, Plan, Relation, Repair, Table, Unique
 
 _INTEGERS = {"int2", "int4", "int8"}
@@ -29,38 +30,50 @@ class SetRule:
     """Their number, where that is cheaper to ask than the rows themselves."""
 
 
+def declared_rules(table: Table) -> Sequence[ForeignKey | Unique | Relation]:
+    """All that the plan says of the table across rows; a rule's place here is its number."""
+    return [*table.foreign_keys, *table.uniques, *table.relations]
+
+
+def set_rule(
+    plan: Plan, compiled: CompiledTable, catalog: Mapping[str, CatalogTable], number: int
+) -> SetRule | None:
+    """A declared rule compiled; None where the database cannot break it."""
+    rule = declared_rules(compiled.table)[number]
+    if isinstance(rule, ForeignKey):
+        there = compiled.catalog.column(rule.column) and catalog[rule.parent].column(rule.parent_column)
+        return _foreign_key(compiled, rule, catalog[rule.parent]) if there else None
+    if isinstance(rule, Unique):
+        return None if _already_unique(compiled, rule) else _unique(compiled, rule)
+    return _relation(plan, compiled, rule, catalog) if _is_askable(rule, compiled.catalog) else None
+
+
 def set_rules(plan: Plan, compiled: CompiledTable, catalog: Mapping[str, CatalogTable]) -> Iterator[SetRule]:
     """The table's rules across rows that the database could break."""
-    for key in compiled.table.foreign_keys:
-        if compiled.catalog.column(key.column) and catalog[key.parent].column(key.parent_column):
-            yield _foreign_key(compiled, key, catalog[key.parent])
-    for unique in compiled.table.uniques:
-        if not _already_unique(compiled, unique):
-            yield _unique(compiled, unique)
-    for relation in compiled.table.relations:
-        if _is_askable(relation, compiled.catalog):
-            yield _relation(plan, compiled, relation, catalog)
+    for number in range(len(declared_rules(compiled.table))):
+        rule = set_rule(plan, compiled, catalog, number)
+        if rule:
+            yield rule
 
 
-def set_findings(
-    reading: Reading, plan: Plan, compiled: CompiledTable, catalog: Mapping[str, CatalogTable]
-) -> Iterator[Finding]:
-    """A finding for each rule that rows break; counts are exact."""
-    for rule in set_rules(plan, compiled, catalog):
+def set_parts(
+    reading: Reading, plan: Plan, compiled: CompiledTable, catalog: Mapping[str, CatalogTable], numbers: Iterable[int]
+) -> Iterator[Part]:
+    """What breaks the rules of these numbers; counts are exact."""
+    for number in numbers:
+        rule = set_rule(plan, compiled, catalog, number)
         reading.check_stop()
-        if rule.count is not None and reading.rows(rule.count) == [(0,)]:
+        if rule is None or (rule.count is not None and reading.rows(rule.count) == [(0,)]):
             continue
         # One reading of the rule for both: a foreign key or a relation can be dear.
         query = sql.SQL("SELECT s.key, s.value, count(*) OVER () FROM ({}) AS s LIMIT {}")
         rows = reading.rows(query.format(rule.keys, sql.Literal(SAMPLES)))
-        if not rows:
-            continue
-        samples = [sample(key, value, secret=rule.secret) for key, value, _ in rows]
-        samples.sort(key=lambda entry: str(entry["key"]))
-        yield Finding(
-            table=compiled.table.name, field=rule.field, rule=rule.name, finding_class=rule.finding_class,
-            count=int(rows[0][2]), message=f"{compiled.table.name}.{rule.field}: {rule.words}", samples=samples,
-        )  # fmt: skip
+        if rows:
+            yield Part(number, Finding(
+                table=compiled.table.name, field=rule.field, rule=rule.name, finding_class=rule.finding_class,
+                count=int(rows[0][2]), message=f"{compiled.table.name}.{rule.field}: {rule.words}",
+                samples=[sample(key, value, secret=rule.secret) for key, value, _ in rows],
+            ))  # fmt: skip
 
 
 def _source(compiled: CompiledTable, *columns: str) -> sql.Composable:

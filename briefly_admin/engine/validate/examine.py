@@ -8,10 +8,11 @@ from briefly_admin.domain.findings import Finding
 from briefly_admin.domain.ports import StopSignal
 from briefly_admin.engine.catalog import CatalogTable, read_table
 from briefly_admin.engine.target import Connection
-from briefly_admin.engine.validate.across import set_findings
+from briefly_admin.engine.validate.across import declared_rules, set_parts
+from briefly_admin.engine.validate.parts import merged
 from briefly_admin.engine.validate.reading import reading
 from briefly_admin.engine.validate.record import compile_table
-from briefly_admin.engine.validate.scan import count_rows, record_findings
+from briefly_admin.engine.validate.scan import count_rows, record_parts
 from briefly_admin.plans.base import Plan
 
 TableReport = Callable[[str, int, int], None]
@@ -53,8 +54,9 @@ def examine_tables(
                 report(table.name, 0, catalog[table.name].estimated_rows)
             compiled = compile_table(connection, plan, table, catalog, (exclude or {}).get(table.name, ()))
             rows[table.name] = count_rows(session, compiled)
-            findings.extend(record_findings(session, compiled))
-            findings.extend(set_findings(session, plan, compiled, catalog))
+            findings.extend(merged(record_parts(session, compiled)))
+            rules = range(len(declared_rules(table)))
+            findings.extend(merged(set_parts(session, plan, compiled, catalog, rules)))
             if report:
                 report(table.name, rows[table.name], rows[table.name])
     return Examination(findings, rows)

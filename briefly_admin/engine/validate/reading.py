@@ -40,6 +40,13 @@ class Reading:
 
     connection: Connection
     should_stop: StopSignal | None
+    watch: "_Watch"
+
+    def told(self, error: psycopg.Error) -> Exception:
+        """The error as ours, without the server's text: Stopped, Unavailable, RunFailed."""
+        if isinstance(error, psycopg.errors.QueryCanceled) and self.watch.reason:
+            return Stopped(self.watch.reason)
+        return _failed(error)
 
     def check_stop(self) -> None:
         """Raises Stopped."""
@@ -60,34 +67,52 @@ class Reading:
 
 
 @contextmanager
-def reading(connection: Connection, should_stop: StopSignal | None = None) -> Iterator[Reading]:
+def reading(
+    connection: Connection, should_stop: StopSignal | None = None, *, snapshot: str | None = None
+) -> Iterator[Reading]:
     """A REPEATABLE READ READ ONLY transaction (the caller's own, if one is open) without a statement timeout.
 
+    `snapshot`: of another transaction, which must hold it still (see `exported`): this one sees the same instant.
     Raises Stopped soon after `should_stop` says so, even in the middle of a statement; Unavailable when the
-    connection is lost; RunFailed for any other database error, without its text.
+    connection is lost or the snapshot is gone; RunFailed for any other database error, without its text.
     """
     own = connection.info.transaction_status == TransactionStatus.IDLE
-    watch = _Watch(connection, should_stop)
+    session = Reading(connection, should_stop, _Watch(connection, should_stop))
     try:
         if own:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        if snapshot is not None:
+            _import(connection, snapshot)
         # JIT would spend a second on compiling hundreds of small expressions. Where statistics lag behind the rows, as
         # after a rollback, a guess of one row makes a nested loop of whole tables.
         connection.execute(
             "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'; SET LOCAL jit = off; "
             "SET LOCAL enable_nestloop = off"
         )
-        with watch:
-            yield Reading(connection, should_stop)
-    except psycopg.errors.QueryCanceled as error:
-        if watch.reason:
-            raise Stopped(watch.reason) from None
-        raise _failed(error) from None
+        with session.watch:
+            yield session
     except psycopg.Error as error:
-        raise _failed(error) from None
+        raise session.told(error) from None
     finally:
         if own and not connection.closed:
             connection.rollback()
+
+
+def exported(reading: Reading) -> str:
+    """The transaction's snapshot, for `reading(…, snapshot=…)` of others; good until the transaction ends."""
+    ((name,),) = reading.rows(sql.SQL("SELECT pg_export_snapshot()"))
+    return str(name)
+
+
+def _import(connection: Connection, snapshot: str) -> None:
+    try:
+        connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+    except psycopg.Error as error:
+        # Whoever held it is gone, or begins anew: no fault of the data, and none that this worker could judge.
+        raise Unavailable(
+            f"The snapshot that the run's workers share cannot be joined: {safe_message(error)}.",
+            remedy="The run goes on with the workers that have it, or begins the phase again.",
+        ) from None
 
 
 def _failed(error: psycopg.Error) -> Exception:

@@ -8,10 +8,10 @@ from psycopg import sql
 
 from briefly_admin.domain.findings import Finding, FindingClass
 from briefly_admin.engine.validate.conditions import Condition
+from briefly_admin.engine.validate.parts import SAMPLES, Part
 from briefly_admin.engine.validate.reading import Reading, as_json
 from briefly_admin.engine.validate.record import WHOLE_ROW, CompiledTable, FieldCheck
 
-SAMPLES: Final = 100
 _LONGEST_VALUE: Final = 120
 """Characters of a value that a finding shows."""
 REPAIR: Final = "repair"
@@ -46,13 +46,13 @@ def fails(conditions: Sequence[Condition]) -> list[sql.Composable]:
 
 
 def count_rows(reading: Reading, compiled: CompiledTable) -> int:
-    """The table's rows, all of them."""
+    """The rows at hand, all of them."""
     ((count,),) = reading.rows(sql.SQL("SELECT count(*) FROM {}").format(compiled.plain))
     return int(count)
 
 
-def record_findings(reading: Reading, compiled: CompiledTable) -> list[Finding]:
-    """What the record schema and the repairs say of the table's rows; counts are exact."""
+def record_parts(reading: Reading, compiled: CompiledTable) -> list[Part]:
+    """What the record schema and the repairs say of the rows at hand; counts are exact."""
     tallies = [tally for check in compiled.fields for tally in _tallies(check)]
     disputes = [check for check in compiled.fields if check.is_unsure]
     unclean = any_of([test for check in compiled.fields for test in (*fails(check.before), check.changed)])
@@ -69,7 +69,7 @@ def record_findings(reading: Reading, compiled: CompiledTable) -> list[Finding]:
     for check, count in zip(disputes, counts[len(tallies) :], strict=True):
         if count:
             _judge(reading, compiled, check, found)
-    return _as_findings(compiled, tallies, found)
+    return _as_parts(compiled, tallies, found)
 
 
 def _key(tally: Tally) -> tuple[str, str, FindingClass]:
@@ -188,17 +188,16 @@ def _verdict(
     return [(name, FindingClass.REPAIRABLE) for name in wrong]
 
 
-def _as_findings(
+def _as_parts(
     compiled: CompiledTable, tallies: Sequence[Tally], found: Mapping[tuple[str, str, FindingClass], _Found]
-) -> list[Finding]:
+) -> list[Part]:
     table = compiled.table.name
     return [
-        Finding(
+        Part(place, Finding(
             table=table, field=tally.check.name, rule=tally.rule, finding_class=tally.finding_class,
-            count=found[_key(tally)].count, message=_message(table, tally),
-            samples=sorted(found[_key(tally)].samples[:SAMPLES], key=lambda entry: str(entry["key"])),
-        )
-        for tally in tallies if _key(tally) in found
+            count=found[_key(tally)].count, message=_message(table, tally), samples=found[_key(tally)].samples[:SAMPLES],
+        ))
+        for place, tally in enumerate(tallies) if _key(tally) in found
     ]  # fmt: skip
 
 
