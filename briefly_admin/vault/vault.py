@@ -6,53 +6,30 @@ whoever holds it.
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
-from briefly_admin.domain.digest import BucketDigests, TableDigest
-from briefly_admin.domain.errors import BackupDamaged, BackupExpired, NotFound, Refused
+from briefly_admin.domain.errors import BackupDamaged, BackupExpired, NotFound, Unavailable
 from briefly_admin.domain.manifest import Manifest, StreamManifest
 from briefly_admin.domain.ports import BlobStore, StopSignal
 from briefly_admin.vault import layout
-from briefly_admin.vault.compression import LEVEL, compress, decompress
-from briefly_admin.vault.copybinary import CopyParser, blocks
-from briefly_admin.vault.digest import RowDigester
+from briefly_admin.vault.compression import LEVEL, decompress
 from briefly_admin.vault.keys import KEY_SIZE, MAX_SLOTS_SIZE, MasterKeys, make_slots, open_slots
-from briefly_admin.vault.manifest import fetch, fetch_manifest, open_manifest, seal_manifest
-from briefly_admin.vault.seal import KIND_TABLE, StreamName, damaged, seal, unseal
-from briefly_admin.vault.verify import Damage, Level, objects_of, verify_content, verify_objects
+from briefly_admin.vault.manifest import fetch, fetch_manifest, open_manifest
+from briefly_admin.vault.seal import KIND_TABLE, StreamName, damaged, unseal
+from briefly_admin.vault.verify import (
+    Damage,
+    Level,
+    Verdict,
+    objects_of,
+    verify_content,
+    verify_objects,
+    verify_streams,
+)
+from briefly_admin.vault.writing import BackupWriter, StreamResult, destroy
 
-_PIECE: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class StreamResult:
-    """A stream as it was written; sizes in bytes, `buckets` None without a key."""
-
-    number: int
-    rows: int
-    plaintext_size: int
-    plaintext_sha256: str
-    sealed_size: int
-    sealed_sha256: str
-    digest: TableDigest
-    buckets: BucketDigests | None
-
-    def manifest(self, ctid_from: str = "", ctid_to: str = "") -> StreamManifest:
-        """Its entry in the manifest; the bounds are those of its ctid range, '' for none."""
-        return StreamManifest(
-            number=self.number,
-            ctid_from=ctid_from,
-            ctid_to=ctid_to,
-            rows=self.rows,
-            plaintext_size=self.plaintext_size,
-            plaintext_sha256=self.plaintext_sha256,
-            sealed_size=self.sealed_size,
-            sealed_sha256=self.sealed_sha256,
-        )
+__all__ = ["BackupReader", "BackupWriter", "StreamResult", "Vault"]
 
 
 class Vault:
@@ -76,8 +53,37 @@ class Vault:
         data_key, shred_key = self._randomness(KEY_SIZE), self._randomness(KEY_SIZE)
         slots = make_slots(self.keys, data_key=data_key, shred_key=shred_key, backup_id=backup_id)
         self.store.put(layout.slots_key(backup_id), [slots])
+        return self._writer(backup_id, data_key, shred_key)
+
+    def resume(self, backup_id: UUID, shred_key: bytes) -> "BackupWriter":
+        """Write on at a backup that another worker began: opens its slots.json.
+
+        Raises Unavailable where this worker's store does not hold it, BackupKeyMissing, BackupDamaged, BackupExpired.
+        """
+        self.require_seen(backup_id)
+        slots = fetch(self.store, layout.slots_key(backup_id), limit=MAX_SLOTS_SIZE, what="slots.json")
+        data_key = open_slots(slots, self.keys, shred_key=shred_key, backup_id=backup_id)
+        return self._writer(backup_id, data_key, shred_key)
+
+    def require_seen(self, backup_id: UUID) -> None:
+        """Raises Unavailable unless this worker's store, which may be another, holds the backup's slots.json."""
+        try:
+            self.store.size(layout.slots_key(backup_id))
+        except NotFound as error:
+            raise Unavailable(
+                f"The store of this worker does not hold the backup {backup_id} that its run is writing: "
+                "it is another directory or another machine's disk, or the backup was given up.",
+                remedy="Give all workers one BACKUP_STORE_URL that they all reach.",
+            ) from error
+
+    def _writer(self, backup_id: UUID, data_key: bytes, shred_key: bytes) -> "BackupWriter":
         return BackupWriter(
-            self, backup_id, data_key=data_key, shred_key=shred_key, level=self._level, randomness=self._randomness
+            self.store,
+            backup_id,
+            data_key=data_key,
+            shred_key=shred_key,
+            level=self._level,
+            randomness=self._randomness,
         )
 
     def open(self, backup_id: UUID, shred_key: bytes | None, expected_manifest_sha256: str) -> "BackupReader":
@@ -94,10 +100,7 @@ class Vault:
 
     def destroy(self, backup_id: UUID) -> None:
         """Delete all of a backup, slots first; safe to repeat. Delete the shred key before. Raises Unavailable."""
-        self.store.delete(layout.slots_key(backup_id))
-        self.store.delete(layout.manifest_key(backup_id))
-        for key in list(self.store.list(layout.prefix(backup_id))):
-            self.store.delete(key)
+        destroy(self.store, backup_id)
 
     def sweep_orphans(self, known_ids: Collection[UUID]) -> list[UUID]:
         """Destroy what crashes left: backups without a manifest that are not among `known_ids`; their ids.
@@ -115,119 +118,6 @@ class Vault:
         for backup_id in orphans:
             self.destroy(backup_id)
         return orphans
-
-
-class BackupWriter:
-    """A backup being written. `shred_key` goes into the app database before any stream is worth keeping."""
-
-    def __init__(
-        self,
-        vault: Vault,
-        backup_id: UUID,
-        *,
-        data_key: bytes,
-        shred_key: bytes,
-        level: int,
-        randomness: Callable[[int], bytes],
-    ) -> None:
-        self.backup_id = backup_id
-        self.shred_key = shred_key
-        self._vault = vault
-        self._data_key = data_key
-        self._level = level
-        self._randomness = randomness
-        self._closed = False
-
-    def write_table_stream(
-        self, number: int, copy_chunks: Iterable[bytes], *, columns: int, key: Sequence[int] = ()
-    ) -> StreamResult:
-        """Write one COPY binary stream of rows with `columns` fields; `key`: positions of the key's columns, in order.
-
-        Whole or not at all: if anything raises, nothing is left and the number may be used again. Threads may write
-        different numbers at once. Raises BackupDamaged if the data is no whole COPY binary, Refused if the number
-        exists, Unavailable, and whatever `copy_chunks` raises.
-        """
-        self._require_open()
-        if number < 1:
-            raise ValueError("table streams are numbered from 1")
-        reading = _Reading(columns, tuple(key))
-        hashed = hashlib.sha256()
-        sealed = seal(
-            compress(reading.pieces(copy_chunks), level=self._level),
-            data_key=self._data_key,
-            backup_id=self.backup_id,
-            kind=KIND_TABLE,
-            number=number,
-            randomness=self._randomness,
-        )
-        size = self._vault.store.put(layout.stream_key(self.backup_id, number), _hashing(sealed, hashed.update))
-        return reading.result(number, size, hashed.hexdigest())
-
-    def finish(self, manifest: Manifest) -> str:
-        """Write the manifest: from now on the backup exists. The SHA-256 of its sealed bytes, in hexadecimal.
-
-        Raises BackupDamaged if the store lacks a stream that it names, Unavailable.
-        """
-        self._require_open()
-        if manifest.backup_id != self.backup_id:
-            raise ValueError("the manifest is that of another backup")
-        for expected in objects_of(manifest):
-            self._require_stored(expected.key, expected.size)
-        sealed = seal_manifest(manifest, data_key=self._data_key, randomness=self._randomness)
-        self._vault.store.put(layout.manifest_key(self.backup_id), [sealed])
-        self._closed = True
-        return hashlib.sha256(sealed).hexdigest()
-
-    def abort(self) -> None:
-        """Delete everything that was written; safe to repeat. Raises Unavailable (then the sweep deletes it)."""
-        self._closed = True
-        self._vault.destroy(self.backup_id)
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise Refused("This backup is finished or was given up.", remedy="Start another one.")
-
-    def _require_stored(self, key: str, size: int) -> None:
-        try:
-            stored = self._vault.store.size(key)
-        except NotFound:
-            stored = -1
-        if stored != size:
-            what = f"{key} is missing" if stored < 0 else f"{key} has {stored} bytes instead of {size}"
-            raise BackupDamaged(
-                f"The backup cannot be finished: {what}.", damages=[what], remedy="Take another backup."
-            )
-
-
-class _Reading:
-    """What is learnt of a COPY stream while it passes."""
-
-    def __init__(self, columns: int, key: tuple[int, ...]) -> None:
-        self._parser = CopyParser(columns, key)
-        self._digester = RowDigester(keyed=bool(key))
-        self._hash = hashlib.sha256()
-        self._size = 0
-
-    def pieces(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same bytes, in pieces of 1 MiB at most."""
-        for block, found in blocks(self._parser, chunks):
-            self._hash.update(block)
-            self._size += len(block)
-            self._digester.add(found.rows, found.keys)
-            for start in range(0, len(block), _PIECE):
-                yield block[start : start + _PIECE]
-
-    def result(self, number: int, sealed_size: int, sealed_sha256: str) -> StreamResult:
-        return StreamResult(
-            number=number,
-            rows=self._parser.row_count,
-            plaintext_size=self._size,
-            plaintext_sha256=self._hash.hexdigest(),
-            sealed_size=sealed_size,
-            sealed_sha256=sealed_sha256,
-            digest=self._digester.digest(),
-            buckets=self._digester.buckets(),
-        )
 
 
 class BackupReader:
@@ -263,6 +153,21 @@ class BackupReader:
         if size != stream.plaintext_size or hashed.hexdigest() != stream.plaintext_sha256:
             raise damaged(name, "does not hold the data that the manifest describes")
 
+    def verify_streams(
+        self,
+        numbers: Collection[int],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        should_stop: StopSignal | None = None,
+    ) -> Verdict:
+        """L1 of some streams: their damage and the digests of their rows; see `verify.judge` for the whole.
+
+        `progress(done, total)` in sealed bytes of these. Raises Stopped, Unavailable.
+        """
+        return verify_streams(
+            self._store, self.manifest, numbers, data_key=self._data_key, progress=progress, should_stop=should_stop
+        )
+
     def verify(
         self,
         level: Level = Level.CONTENT,
@@ -279,9 +184,3 @@ class BackupReader:
         return verify_content(
             self._store, self.manifest, data_key=self._data_key, progress=progress, should_stop=should_stop
         )
-
-
-def _hashing(chunks: Iterable[bytes], update: Callable[[bytes], object]) -> Iterator[bytes]:
-    for chunk in chunks:
-        update(chunk)
-        yield chunk

@@ -5,9 +5,9 @@ COPY framing, counts and hashes the rows. L2, the drill, needs a database and is
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import BinaryIO, Final
 
@@ -46,6 +46,15 @@ class Damage:
         place += [f"stream {self.stream}"] if self.stream is not None else []
         place += [f"chunk {self.chunk}"] if self.chunk is not None else []
         return f"{', '.join(place)}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What L1 found in some of a backup's streams; verdicts of different streams are judged together by `judge`."""
+
+    damages: tuple[Damage, ...] = ()
+    digests: Mapping[str, TableDigest | None] = field(default_factory=dict)
+    """Table label → digest of the rows of these streams; None where they could not all be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,18 +161,54 @@ def verify_content(
     should_stop: StopSignal | None = None,
 ) -> list[Damage]:
     """L1, and L0 with it, in one pass. Raises Stopped, Unavailable."""
-    meter = Meter(manifest.sealed_size, progress, should_stop)
-    expected = {each.stream: each for each in objects_of(manifest)}
+    numbers = [stream.number for stream in manifest.streams]
+    verdict = verify_streams(store, manifest, numbers, data_key=data_key, progress=progress, should_stop=should_stop)
+    return judge(manifest, [verdict])
+
+
+def verify_streams(
+    store: BlobStore,
+    manifest: Manifest,
+    numbers: Collection[int],
+    *,
+    data_key: bytes,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: StopSignal | None = None,
+) -> Verdict:
+    """L1 of the streams of these numbers alone. Raises Stopped, Unavailable."""
+    wanted = frozenset(numbers)
+    expected = {each.stream: each for each in objects_of(manifest) if each.stream in wanted}
+    meter = Meter(sum(each.size for each in expected.values()), progress, should_stop)
     damages: list[Damage] = []
+    digests: dict[str, TableDigest | None] = {}
     for table in manifest.tables:
-        digest: TableDigest | None = TableDigest()
         for stream in table.streams:
+            if stream.number not in wanted:
+                continue
             check = _StreamCheck(table, stream, manifest, data_key)
             damages += check.run(store, expected[stream.number], meter)
-            digest = digest + check.digest if digest and check.digest else None
+            digests[table.label] = _added(digests.get(table.label, TableDigest()), check.digest)
+    return Verdict(tuple(damages), digests)
+
+
+def judge(manifest: Manifest, verdicts: Sequence[Verdict]) -> list[Damage]:
+    """All damage of a backup whose streams were each looked through once; an empty list is a proof.
+
+    The digests of a table's streams must add up to its own, where they could be read.
+    """
+    damages = [damage for verdict in verdicts for damage in verdict.damages]
+    for table in manifest.tables:
+        digest: TableDigest | None = TableDigest()
+        for verdict in verdicts:
+            digest = _added(digest, verdict.digests.get(table.label, TableDigest()))
         if digest and digest != table.digest:
             damages.append(Damage(table.label, None, None, f"its row digest is {digest} instead of {table.digest}"))
     return damages
+
+
+def _added(one: TableDigest | None, other: TableDigest | None) -> TableDigest | None:
+    """Their sum; None is a digest that nobody knows."""
+    return one + other if one and other else None
 
 
 class _StreamCheck:
