@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from briefly_admin.domain.config import AUTO, BatchSize
 from briefly_admin.domain.errors import SettingError
 from briefly_admin.embedded.home import read_addresses, secret_of_home
 from briefly_admin.vault.keys import MasterKeys
@@ -51,7 +52,7 @@ class Settings:
     """(id, 32 bytes); the first seals, all open."""
     backup_file_shared: bool
     backup_retention_hours: int
-    migration_batch_size: int
+    migration_batch_size: BatchSize
     migration_max_retries: int
     migration_retry_delay: int
     """Milliseconds."""
@@ -137,7 +138,7 @@ def load(environ: Mapping[str, str], *, embedded: Mapping[str, str] | None = Non
         backup_keys=read.backup_keys(local),
         backup_file_shared=read.flag("BACKUP_FILE_SHARED"),
         backup_retention_hours=read.whole("BACKUP_RETENTION_HOURS", 24, 1, 87600),
-        migration_batch_size=read.whole("MIGRATION_BATCH_SIZE", 100, 1, 10_000),
+        migration_batch_size=read.batch_size(),
         migration_max_retries=read.whole("MIGRATION_MAX_RETRIES", 3, 0, 10),
         migration_retry_delay=read.whole("MIGRATION_RETRY_DELAY", 1000, 0, 60_000),
         migration_plan=read.plan(),
@@ -177,6 +178,15 @@ class _Reader:
         if not re.fullmatch(r"[0-9]{1,9}", given) or not lowest <= int(given) <= highest:
             raise SettingError(name, f"must be a whole number from {lowest} to {highest}.")
         return int(given)
+
+    def batch_size(self) -> BatchSize:
+        name = "MIGRATION_BATCH_SIZE"
+        if (self.text(name) or "").lower() == AUTO:
+            return AUTO
+        try:
+            return self.whole(name, 100, 1, 10_000)
+        except SettingError:
+            raise SettingError(name, f"must be a whole number from 1 to 10000, or {AUTO}.") from None
 
     def flag(self, name: str) -> bool:
         given = (self.text(name) or "0").lower()

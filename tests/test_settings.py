@@ -48,6 +48,11 @@ def test_defaults_are_those_of_the_contract(home: Path) -> None:
     assert found.store_lasts
 
 
+@pytest.mark.parametrize(("value", "expected"), [("auto", "auto"), ("AUTO", "auto"), ("1", 1), ("10000", 10_000)])
+def test_the_batch_size_may_be_automatic(home: Path, value: str, expected: object) -> None:
+    assert loaded(home, MIGRATION_BATCH_SIZE=value).migration_batch_size == expected
+
+
 def test_what_is_not_set_comes_from_the_embedded_servers(home: Path) -> None:
     found = load({"BRIEFLY_HOME": str(home), "REDIS_URL": "rediss://:pw@heroku:6380"}, embedded=SERVERS)
     assert found.database_url == SERVERS["DATABASE_URL"]
@@ -136,6 +141,7 @@ def test_production_misses_nothing_silently(home: Path, name: str) -> None:
         ("BACKUP_RETENTION_HOURS", "a day"),
         ("MIGRATION_BATCH_SIZE", "10001"),
         ("MIGRATION_BATCH_SIZE", "1.5"),
+        ("MIGRATION_BATCH_SIZE", "automatic"),
         ("MIGRATION_BATCH_SIZE", "-1"),
         ("MIGRATION_BATCH_SIZE", "١٠"),
         ("MIGRATION_MAX_RETRIES", "11"),

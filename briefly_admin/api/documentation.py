@@ -127,7 +127,11 @@ def _resolved(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """In words: 'integer from 1 to 10,000', 'one of stop, skip'."""
+    """In words: 'integer from 1 to 10,000', 'one of stop, skip', 'integer from 1 to 10,000 or "auto"'."""
+    if "type" not in schema and schema.get("oneOf") and not any("$ref" in each for each in schema["oneOf"]):
+        return " or ".join(_type(each) for each in schema["oneOf"])
+    if schema.get("type") == "string" and len(schema.get("enum", ())) == 1:
+        return f'"{schema["enum"][0]}"'
     if "enum" in schema:
         return "one of " + ", ".join(str(value).lower() for value in schema["enum"] if value is not None)
     kind = schema.get("type", "object")

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
-from briefly_admin.domain.config import FIELDS, ConfigField, RunConfig
+from briefly_admin.domain.config import AUTO, FIELDS, ConfigField, RunConfig
 from briefly_admin.domain.runs import RunKind, RunState
 
 _LONGEST: Final = 200
@@ -35,6 +35,19 @@ class _Whole(fields.Integer):
         self._field = field
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - marshmallow's signature
+        return _checked(self._field, value)
+
+
+class _Automatic(fields.Raw):
+    """A JSON integer within bounds, or "auto"."""
+
+    def __init__(self, field: ConfigField, *, metadata: dict[str, Any], **options: Any) -> None:
+        whole = {"type": "integer", "minimum": field.minimum, "maximum": field.maximum}
+        either = {"oneOf": [whole, {"type": "string", "enum": [AUTO]}]}
+        super().__init__(metadata=metadata | either, **options)
+        self._field = field
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - as above
         return _checked(self._field, value)
 
 
@@ -67,7 +80,9 @@ def _checked(field: ConfigField, value: Any) -> Any:
     return value
 
 
-_KINDS: Final[dict[str, Callable[..., fields.Field[Any]]]] = {"integer": _Whole, "boolean": _Flag, "choice": _Choice}
+_KINDS: Final[dict[str, Callable[..., fields.Field[Any]]]] = {
+    "integer": _Whole, "automatic": _Automatic, "boolean": _Flag, "choice": _Choice,
+}  # fmt: skip
 _DEFAULTS: Final = RunConfig().to_json()
 
 

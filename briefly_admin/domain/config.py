@@ -6,6 +6,9 @@ from typing import Any, Final, Literal
 
 from briefly_admin.domain.errors import InvalidRequest
 
+AUTO: Final = "auto"
+BatchSize = int | Literal["auto"]
+"""Rows a batch, or `auto`: as many as take about half a second."""
 _SHOWN: Final = 10**18
 """Numbers from here on are not repeated: they can have thousands of digits."""
 
@@ -16,7 +19,8 @@ class ConfigField:
 
     attribute: str
     name: str
-    kind: Literal["integer", "boolean", "choice"]
+    kind: Literal["integer", "automatic", "boolean", "choice"]
+    """automatic: an integer, or "auto"."""
     help: str
     minimum: int = 0
     maximum: int = 0
@@ -31,16 +35,23 @@ class ConfigField:
             return None if isinstance(value, bool) else "Must be true or false."
         if self.kind == "choice":
             return None if value in self.choices else f"Must be one of: {', '.join(self.choices)}."
+        if self.kind == "automatic" and value == AUTO:
+            return None
+        bounds = f"from {self.minimum:,} to {self.maximum:,}"
+        also = f', or "{AUTO}"' if self.kind == "automatic" else ""
         if isinstance(value, bool) or not isinstance(value, int):
-            return f"Must be an integer from {self.minimum:,} to {self.maximum:,}."
+            return f"Must be an integer {bounds}{also}."
         if not self.minimum <= value <= self.maximum:
             got = f"; got {value:,}" if abs(value) < _SHOWN else ""
-            return f"Must be from {self.minimum:,} to {self.maximum:,}{got}."
+            return f"Must be {bounds}{also}{got}."
         return None
 
 
 FIELDS: Final = (
-    ConfigField("batch_size", "batchSize", "integer", "Rows a batch.", 1, 10_000, unit="rows", live=True),
+    ConfigField(
+        "batch_size", "batchSize", "automatic",
+        'Rows a batch; "auto" finds by itself how many take about half a second.', 1, 10_000, unit="rows", live=True,
+    ),
     ConfigField("max_retries", "maxRetries", "integer", "Tries after the first, for transient failures.", 0, 10),
     ConfigField(
         "retry_delay", "retryDelay", "integer",
@@ -80,7 +91,7 @@ BY_NAME: Final = {field.name: field for field in FIELDS}
 class RunConfig:
     """How a run goes; times in milliseconds. The defaults are those of engine.md."""
 
-    batch_size: int = 100
+    batch_size: BatchSize = 100
     max_retries: int = 3
     retry_delay: int = 1000
     validate_data: bool = True

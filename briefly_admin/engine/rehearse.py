@@ -22,6 +22,7 @@ from briefly_admin.engine.gauge import Gauge
 from briefly_admin.engine.migrate import count_rows, read_catalog
 from briefly_admin.engine.mover import batch_session
 from briefly_admin.engine.retry import Patience, Verdict, classify, describe
+from briefly_admin.engine.steering import Steering
 from briefly_admin.engine.target import Connection
 
 SAMPLES: Final = 20
@@ -109,13 +110,17 @@ class _Rehearsal:
         patience = Patience(context, f"A rehearsed batch of {name}", self._gauge.wait)
         connection: Connection | None = None
         self._gauge.begin(name)
+        steering = Steering(context.config.batch_size)
         try:
             while tally.looked < most:
                 context.check_stop()
-                size = context.config.batch_size if self._indexed else max(context.config.batch_size, _WITHOUT_INDEX)
+                steering.want(context.config.batch_size)
+                size = steering.size if self._indexed else max(steering.size, _WITHOUT_INDEX)
                 try:
                     connection = connection or self._open(left_alone)
+                    begun = context.monotonic()
                     looked, last = self._batch(connection, last, min(size, most - tally.looked))
+                    steering.took(looked, context.monotonic() - begun)
                 except (psycopg.Error, Unavailable) as error:
                     if connection:
                         connection.close()

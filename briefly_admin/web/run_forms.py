@@ -8,7 +8,7 @@ from wtforms import BooleanField, IntegerField, RadioField, SelectField
 from wtforms.fields import Field
 from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # newer than its stubs
 
-from briefly_admin.domain.config import BY_NAME, FIELDS, ConfigField
+from briefly_admin.domain.config import AUTO, BY_NAME, FIELDS, ConfigField
 
 LABELS: Final = {
     "batchSize": "Batch size", "maxRetries": "Retries", "retryDelay": "First wait before a retry",
@@ -19,6 +19,7 @@ LABELS: Final = {
 }  # fmt: skip
 """JSON name → what stands before the field."""
 HELP: Final = {
+    "batchSize": "Type auto, and the run finds by itself how many rows take about half a second.",
     "validateData": "Findings that the repairs do not cure stop the run, or are skipped.",
     "expectQuiet": "Any difference that the run does not explain fails its verification.",
     "sampleRows": "Rows of each table.",
@@ -65,6 +66,26 @@ def _whole(text: str) -> int | None:
     return int(digits) if plain else None
 
 
+class WholeNumberOrAuto(WholeNumber):
+    """A whole number, or the word auto."""
+
+    data: Any
+
+    def process_data(self, value: Any) -> None:
+        """What the form is filled with."""
+        if value == AUTO:
+            self.data = AUTO
+        else:
+            super().process_data(value)
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        """'auto' in whatever case, else digits."""
+        if valuelist and valuelist[0].strip().lower() == AUTO:
+            self.data = AUTO
+        else:
+            super().process_formdata(valuelist)
+
+
 class ConfigForm(FlaskForm):
     """Settings under their JSON names; `config()` is what a run is started or changed with."""
 
@@ -99,6 +120,10 @@ def _field(setting: ConfigField) -> Any:
         described = f"{words} {setting.minimum:,} to {setting.maximum:,}."
         limits = {"inputmode": "numeric", "autocomplete": "off"}
         return WholeNumber(setting, label=label, description=described, render_kw=limits)
+    if setting.kind == "automatic":
+        described = f"{words} {setting.minimum:,} to {setting.maximum:,}, or {AUTO}."
+        limits = {"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
+        return WholeNumberOrAuto(setting, label=label, description=described, render_kw=limits)
     if setting.kind == "boolean":
         return BooleanField(label, description=words)
     if setting.name in CHOICES:

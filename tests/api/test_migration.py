@@ -162,6 +162,9 @@ BAD_BODIES: list[tuple[Any, str]] = [
     ({"action": "run", "config": {"batchSize": 1.5}}, "batchSize"),
     ({"action": "run", "config": {"batchSize": True}}, "batchSize"),
     ({"action": "run", "config": {"batchSize": None}}, "batchSize"),
+    ({"action": "run", "config": {"batchSize": "Auto"}}, "batchSize"),
+    ({"action": "run", "config": {"batchSize": ["auto"]}}, "batchSize"),
+    ({"action": "run", "config": {"workers": "auto"}}, "workers"),
     ({"action": "run", "config": {"dryRun": "yes"}}, "dryRun"),
     ({"action": "run", "config": {"dryRun": 1}}, "dryRun"),
     ({"action": "run", "config": {"onInvalid": "ignore"}}, "onInvalid"),
@@ -182,7 +185,7 @@ def test_bad_requests_name_the_field_and_start_nothing(script: FlaskClient) -> N
 
 def test_every_bound_is_named(script: FlaskClient) -> None:
     for field in FIELDS:
-        if field.kind == "integer":
+        if field.kind in {"integer", "automatic"}:
             config = {field.name: field.maximum + 1}
             (text,) = error_of(script.post(PATH, json={"action": "run", "config": config}), 400)["details"][field.name]
             assert f"{field.minimum:,} to {field.maximum:,}" in text

@@ -14,15 +14,15 @@ LATER = (("approve", "1"), ("maintenance", "start"), ("notify", "test"), ("keys"
 SETTINGS = [
     ("BACKUP_KEYS", "nonsense", "BACKUP_KEYS: entry 1 has no id."),
     ("MIGRATION_PLAN", "nope", "There is no plan 'nope'. Known plans: unified."),
-    ("MIGRATION_BATCH_SIZE", "0", "MIGRATION_BATCH_SIZE: must be a whole number from 1 to 10000."),
+    ("MIGRATION_BATCH_SIZE", "0", "MIGRATION_BATCH_SIZE: must be a whole number from 1 to 10000, or auto."),
     ("TARGET_DATABASE_URL", "mysql://not-to-be-shown@x/y", "TARGET_DATABASE_URL: must be a URL such as"),
     ("REDIS_URL", None, "REDIS_URL: is not set, and no embedded server runs here."),
     ("DATABASE_URL", "", "DATABASE_URL: is not set"),
     ("APP_ENV", "production", "SECRET_KEY: is required where APP_ENV=production."),
 ]
 CONFIGS = [
-    (("--set", "batchSize=0"), "batchSize: Must be from 1 to 10,000; got 0."),
-    (("--set", 'batchSize="100"'), "batchSize: Must be an integer from 1 to 10,000."),
+    (("--set", "batchSize=0"), 'batchSize: Must be from 1 to 10,000, or "auto"; got 0.'),
+    (("--set", 'batchSize="100"'), 'batchSize: Must be an integer from 1 to 10,000, or "auto".'),
     (("--set", "maxRetries=1.5"), "maxRetries: Must be an integer from 0 to 10."),
     (("--set", "retryDelay=true"), "retryDelay: Must be an integer from 0 to 60,000."),
     (("--set", "onInvalid=ignore"), "onInvalid: Must be one of: stop, skip."),

@@ -67,7 +67,7 @@ def test_a_rehearsal_goes_from_the_form_to_its_report(app: Flask, client_as: Cli
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("batchSize", "0", "Must be from 1 to 10,000; got 0."), ("batchSize", "1.5", "Must be an integer"),
+        ("batchSize", "0", 'Must be from 1 to 10,000, or "auto"; got 0.'), ("batchSize", "1.5", "Must be an integer"),
         ("pause", "", "Must be an integer"), ("maxRetries", "9" * 400, "Must be an integer"),
         ("workers", "-1", "Must be from 1 to 64"), ("onInvalid", "ignore", "Not a valid choice"),
         ("logLevel", "<script>", "Not a valid choice"),
