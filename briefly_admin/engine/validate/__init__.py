@@ -3,5 +3,6 @@
 from briefly_admin.engine.validate.blocked import blocked_rows
 from briefly_admin.engine.validate.examine import Examination, examine, examine_tables
 from briefly_admin.engine.validate.phase import run
+from briefly_admin.engine.validate.shared import AGAIN, STEP, examine_shared
 
-__all__ = ["Examination", "blocked_rows", "examine", "examine_tables", "run"]
+__all__ = ["AGAIN", "STEP", "Examination", "blocked_rows", "examine", "examine_shared", "examine_tables", "run"]

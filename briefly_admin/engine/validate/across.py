@@ -35,9 +35,7 @@ def declared_rules(table: Table) -> Sequence[ForeignKey | Unique | Relation]:
     return [*table.foreign_keys, *table.uniques, *table.relations]
 
 
-def set_rule(
-    plan: Plan, compiled: CompiledTable, catalog: Mapping[str, CatalogTable], number: int
-) -> SetRule | None:
+def set_rule(plan: Plan, compiled: CompiledTable, catalog: Mapping[str, CatalogTable], number: int) -> SetRule | None:
     """A declared rule compiled; None where the database cannot break it."""
     rule = declared_rules(compiled.table)[number]
     if isinstance(rule, ForeignKey):

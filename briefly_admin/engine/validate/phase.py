@@ -5,10 +5,10 @@ from typing import Any
 
 from briefly_admin.domain.errors import BlockingFindings
 from briefly_admin.domain.findings import Finding, FindingClass, blocking
-from briefly_admin.domain.progress import Meter, Progress, TableProgress
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.validate.examine import Examination, TableReport, examine_tables
+from briefly_admin.engine.validate.examine import Examination
+from briefly_admin.engine.validate.shared import examine_shared
 
 
 def run(context: RunContext) -> dict[str, Any]:
@@ -19,10 +19,7 @@ def run(context: RunContext) -> dict[str, Any]:
     """
     context.check_stop()
     began = context.monotonic()
-    with context.target.session(bulk=True) as connection:
-        examination = examine_tables(
-            connection, context.plan, report=_reporter(context, began), should_stop=context.should_stop
-        )
+    examination = examine_shared(context)
     context.journal.save_findings(Phase.VALIDATE, examination.findings)
     if context.kind is RunKind.VALIDATION:
         looked_at = sum(examination.rows.values())
@@ -35,19 +32,6 @@ def run(context: RunContext) -> dict[str, Any]:
             remedy="Correct these rows, or start the run with onInvalid = skip, which leaves them alone.",
         )
     return result
-
-
-def _reporter(context: RunContext, began: float) -> TableReport:
-    tables: dict[str, TableProgress] = {table.name: TableProgress(table.name) for table in context.plan.tables}
-    meter = Meter(began)
-
-    def report(table: str, done: int, total: int) -> None:
-        rate = meter.observe(context.monotonic(), sum(t.done for t in tables.values()) + done)
-        tables[table] = TableProgress(table, total, done, rate=rate if done else 0.0)
-        left = sum(t.total - t.done for t in tables.values())
-        context.report(Progress(Phase.VALIDATE, tuple(tables.values()), rate, meter.eta(left) if rate else None))
-
-    return report
 
 
 def _result(examination: Examination, seconds: float) -> dict[str, Any]:

@@ -195,7 +195,8 @@ def _as_parts(
     return [
         Part(place, Finding(
             table=table, field=tally.check.name, rule=tally.rule, finding_class=tally.finding_class,
-            count=found[_key(tally)].count, message=_message(table, tally), samples=found[_key(tally)].samples[:SAMPLES],
+            count=found[_key(tally)].count, message=_message(table, tally),
+            samples=found[_key(tally)].samples[:SAMPLES],
         ))
         for place, tally in enumerate(tallies) if _key(tally) in found
     ]  # fmt: skip
