@@ -88,6 +88,9 @@ class Journal(Protocol):
     def backup_keys(self, backup_id: UUID) -> tuple[bytes, str]:
         """The backup's shred key and the SHA-256 of its sealed manifest. Raises NotFound, BackupExpired."""
 
+    def writing_keys(self, backup_id: UUID) -> bytes:
+        """The shred key of a backup that this run is writing. Raises NotFound, BackupExpired once it was given up."""
+
 
 def _no_stop() -> str | None:
     return None

@@ -169,6 +169,16 @@ class DatabaseJournal:
             raise BackupExpired(f"{row.name} was shredded: nobody can read it any more.", remedy="Use another backup.")
         return row.shred_key, row.manifest_sha256
 
+    def writing_keys(self, backup_id: UUID) -> bytes:
+        """The shred key of a backup that this run is writing. Raises NotFound, BackupExpired once it was given up."""
+        with self._fenced() as (connection, _):
+            row = backups.get(connection, backup_id)
+        if row is None or row.run_id != self._run_id or row.state not in {"writing", "failed"}:
+            raise NotFound("This run is writing no such backup.", remedy="Start the run again.")
+        if row.shred_key is None:
+            raise BackupExpired(f"{row.name} was given up.", remedy="The run takes another one.")
+        return bytes(row.shred_key)
+
     def save_baseline(self, table: str, digests: bytes) -> None:
         """Store the bucket digests of a table before the run changed it."""
         values = {"run_id": self._run_id, "table": table, "digests": digests}

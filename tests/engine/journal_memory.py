@@ -132,3 +132,11 @@ class MemoryJournal:
                     raise BackupExpired("The backup was shredded.", remedy="Use another backup.")
                 return backup["shred_key"], backup["manifest_sha256"]
         raise NotFound(f"There is no backup {backup_id}.")
+
+    def writing_keys(self, backup_id: UUID) -> bytes:
+        backup = self._write().backups.get(backup_id)
+        if backup is None or backup["state"] not in {"writing", "failed"}:
+            raise NotFound("This run is writing no such backup.")
+        if not backup["shred_key"]:
+            raise BackupExpired("The backup was given up.")
+        return bytes(backup["shred_key"])

@@ -69,13 +69,19 @@ def test_what_is_written_is_read_again(database: Database) -> None:
 
 
 def test_a_backup_exists_once_it_is_proven(database: Database) -> None:
-    run_id, told = _begin(database), list[str]()
+    run_id, stranger, told = _begin(database), _begin(database, "z"), list[str]()
     journal = _journal(database, run_id, told=told)
     with pytest.raises(NotFound):
         journal.backup_keys(BACKUP)
     half = uuid4()
     journal.backup_begun(half, "backup_1", b"h" * 32)
     journal.backup_begun(BACKUP, "backup_2", b"s" * 32)
+    assert journal.writing_keys(BACKUP) == b"s" * 32
+    for unknown in (lambda: journal.writing_keys(uuid4()), lambda: _journal(database, stranger).writing_keys(BACKUP)):
+        with pytest.raises(NotFound):
+            unknown()
+    with pytest.raises(BackupExpired):
+        journal.writing_keys(half)
     with pytest.raises(RunFailed):
         journal.backup_proven(half, manifest_sha256="a", tables=[], rows=0, size=0)
     with pytest.raises(Refused):
@@ -84,6 +90,8 @@ def test_a_backup_exists_once_it_is_proven(database: Database) -> None:
         BACKUP, manifest_sha256="abc", tables=[{"table": "users", "rows": 1, "bytes": 2}], rows=1, size=2
     )
     assert journal.backup_keys(BACKUP) == (b"s" * 32, "abc")
+    with pytest.raises(NotFound):
+        journal.writing_keys(BACKUP)
     assert "backup.prove backup_2" in told[0]
     assert "abc" in told[0]
     with database.begin() as connection:
@@ -109,6 +117,7 @@ WRITES: list[Callable[[DatabaseJournal], object]] = [
     lambda j: j.backup_begun(uuid4(), "backup_1", b""),
     lambda j: j.backup_proven(BACKUP, manifest_sha256="", tables=[], rows=0, size=0),
     lambda j: j.backup_failed(BACKUP),
+    lambda j: j.writing_keys(BACKUP),
     lambda j: j.save_baseline("t", b""),
     lambda j: j.record_change(CHANGE),
     lambda j: j.set_change_state(1, "made"),
