@@ -2,17 +2,14 @@
 
 import os
 import random
-import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
 import psycopg
 from psycopg import errors, sql
@@ -20,10 +17,10 @@ from psycopg import errors, sql
 from briefly_admin import settings, wiring
 from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.domain.runs import RunKind, RunState
-from briefly_admin.embedded import EmbeddedServers
-from briefly_admin.plans import plan
 from briefly_admin.services import Services
 from briefly_admin.services.views import RunView
+from tests.faults.databases import Contents, contents, difference
+from tests.faults.processes import Worker, end_session, send, until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LEASE = 2
@@ -32,78 +29,7 @@ ANA = Actor("ana@example.com", Role.ADMIN, "page")
 CONFIG: Mapping[str, Any] = {
     "batchSize": 20, "pause": 5, "onInvalid": "skip", "maxRetries": 10, "retryDelay": 50, "expectQuiet": True,
 }  # fmt: skip
-_SESSION_FIELD, _STATE_FIELD, _PARENT_FIELD = 3, 0, 1  # of /proc/<pid>/stat after the command's name, see proc(5)
-_SCHEMA = """
-SELECT format('%s %s: %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint
-  WHERE connamespace = 'public'::regnamespace UNION ALL
-SELECT format('%s valid=%s', pg_get_indexdef(i.indexrelid), i.indisvalid) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indrelid
-  WHERE c.relnamespace = 'public'::regnamespace UNION ALL
-SELECT format('%s.%s %s %s default %s', c.oid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid))
-  FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
-  WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
-"""
-
-T = TypeVar("T")
-Contents = dict[str, list[str]]
-"""Every row of every table as text, the quarantine, and the schema, each sorted."""
-
-
-def until(look: Callable[[], T | None], *, seconds: float = 30, what: str = "what was waited for") -> T:
-    """What `look` says as soon as it is true."""
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
-        time.sleep(0.01)
-    return found
-
-
-def contents(url: str) -> Contents:
-    """What the target holds."""
-    with psycopg.connect(url) as connection:
-        connection.execute("SET TimeZone TO 'UTC'")
-
-        def texts(query: sql.Composable | str) -> list[str]:
-            return sorted(str(text) for (text,) in connection.execute(query))  # type: ignore[arg-type]  # our own texts
-
-        found = {
-            name: texts(sql.SQL("SELECT t::text FROM public.{} AS t").format(sql.Identifier(name)))
-            for name in (table.name for table in plan("unified").tables)
-        }
-        found["schema"] = texts(_SCHEMA)
-        if (connection.execute("SELECT to_regclass('briefly_migration.quarantine')").fetchone() or [None])[0]:
-            found["quarantine"] = texts(
-                "SELECT format('%s %s %s %s', \"table\", key, cause, message) FROM briefly_migration.quarantine"
-            )
-        return found
-
-
-def difference(left: Contents, right: Contents) -> list[str]:
-    """What is in one of them alone, a few lines a table; empty where they are equal."""
-    lines = []
-    for name in left.keys() | right.keys():
-        mine, other = left.get(name, []), right.get(name, [])
-        if mine != other:
-            lines += [f"{name}: {len(mine)} and {len(other)} rows"]
-            lines += [f"- {text}" for text in sorted(set(mine) - set(other))[:3]]
-            lines += [f"+ {text}" for text in sorted(set(other) - set(mine))[:3]]
-    return lines
-
-
-def copy_database(servers: EmbeddedServers, template: str) -> str:
-    """A fresh copy of a database that nobody is connected to, with the target's owner."""
-    name = f"faults_{secrets.token_hex(6)}"
-    owner = urlsplit(servers.target_url).username or ""
-    with psycopg.connect(servers.superuser_url(), autocommit=True) as connection:
-        query = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}")
-        connection.execute(query.format(*map(sql.Identifier, (name, template, owner))))
-    return urlsplit(servers.target_url)._replace(path=f"/{name}").geturl()
-
-
-def drop_database(servers: EmbeddedServers, url: str) -> None:
-    """Remove it, whoever is connected."""
-    with psycopg.connect(servers.superuser_url(), autocommit=True) as connection:
-        name = sql.Identifier(urlsplit(url).path[1:])
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+_WELL = (RunState.COMPLETED, RunState.COMPLETED_WITH_SKIPS)
 
 
 def environment(home: Path, *, app: str, target: str, redis: str, lease: int = LEASE) -> dict[str, str]:
@@ -115,75 +41,12 @@ def environment(home: Path, *, app: str, target: str, redis: str, lease: int = L
     }  # fmt: skip
 
 
-def _stat(pid: int) -> list[str]:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return text[text.rindex(")") + 2 :].split()
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs (a zombie does not)."""
-    fields = _stat(pid)
-    return bool(fields) and fields[_STATE_FIELD] not in "ZX"
-
-
-def handles(pid: int, number: signal.Signals) -> bool:
-    """Whether the process has a handler of its own for the signal."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
-    return bool(int(caught, 16) >> (number - 1) & 1)
-
-
 def _answers(ask: Callable[[], object]) -> bool:
     try:
         ask()
     except psycopg.OperationalError:
         return False
     return True
-
-
-def send(pid: int, number: signal.Signals) -> None:
-    """Signal a process of ours, if it is still there."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-@dataclass
-class Worker:
-    """A process of `briefly-admin worker`, whose horse is its only child."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def horse(self) -> int | None:
-        """The work horse's pid while it has one."""
-        with suppress(OSError):
-            for text in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split():
-                if alive(int(text)):
-                    return int(text)
-        return None
-
-    def send(self, number: signal.Signals, *, horse: bool = True) -> None:
-        """Signal the worker and its horse."""
-        both = [self.horse, self.pid] if horse else [self.pid]
-        for pid in both:
-            if pid is not None:
-                send(pid, number)
-
-    def kill(self) -> None:
-        """SIGKILL both; the worker first, so that it does not mourn its horse."""
-        horse = self.horse
-        send(self.pid, signal.SIGKILL)
-        if horse is not None:
-            send(horse, signal.SIGKILL)
-        self.process.wait(10)
 
 
 @dataclass
@@ -211,33 +74,40 @@ class Field:
             yield self
         finally:
             for each in self.started:
-                self._end_session(each.pid)
+                end_session(each.pid)
                 each.process.wait(10)
             self.services.close()
 
-    def _end_session(self, session: int) -> None:
-        for path in Path("/proc").glob("[0-9]*"):
-            fields = _stat(int(path.name))
-            if fields and fields[_SESSION_FIELD] == str(session):
-                send(int(path.name), signal.SIGKILL)
-
-    def _start(self, command: str) -> Worker:
+    def start(self, command: str) -> Worker:
+        """Start a process of the command."""
         log = self.logs / f"{len(self.started)}-{command}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "briefly_admin.cli", command], cwd=CHECKOUT, env=self.environ,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-        self.started.append(Worker(process, log))
+        self.started.append(Worker(process, log, command))
         return self.started[-1]
 
     def clock(self) -> Worker:
         """Start a clock."""
-        return self._start("clock")
+        return self.start("clock")
 
     def worker(self) -> Worker:
         """Start a worker."""
-        return self._start("worker")
+        return self.start("worker")
+
+    def staff(self, workers: int) -> None:
+        """A clock and so many workers live: what has ended is started again, as a platform does."""
+        living = [each.command for each in self.started if each.process.poll() is None]
+        for command, wanted in (("clock", 1), ("worker", workers)):
+            for _ in range(wanted - living.count(command)):
+                self.start(command)
+
+    @property
+    def busy(self) -> list[Worker]:
+        """The workers that have a horse."""
+        return [each for each in self.started if each.command == "worker" and each.horse is not None]
 
     def listening(self, count: int) -> None:
         """Wait until so many workers listen; one starts in a second or two."""
@@ -267,9 +137,17 @@ class Field:
 
         return until(look, seconds=seconds, what=f"run becoming {', '.join(states)} ({self.view(run).state})")
 
-    def ends(self, run: RunView, *, seconds: float = 60) -> RunView:
-        """Wait until the run has ended well."""
-        return self.reaches(run, RunState.COMPLETED, RunState.COMPLETED_WITH_SKIPS, seconds=seconds)
+    def ends(self, run: RunView, *, seconds: float = 60, workers: int = 0) -> RunView:
+        """Wait until the run has ended well; with `workers`, so many are kept alive until then, and a clock."""
+
+        def look() -> RunView | None:
+            if workers:
+                self.staff(workers)
+            view = self.view(run)
+            assert view.state in _WELL or not view.finished, (view.state, view.error, view.remedy, self.said())
+            return view if view.state in _WELL else None
+
+        return until(look, seconds=seconds, what=f"the end of the run ({self.view(run).state})")
 
     def looked(self, run: RunView) -> int:
         """Rows that the run's checkpoints say were looked at."""
@@ -349,7 +227,21 @@ class Undisturbed:
     before: Contents
     after: Contents
     migrate: Mapping[str, Any]
-    """The migrate phase's result: rows looked at, changed, skipped."""
+    """The migrate phase's counts: rows looked at, changed, skipped, and the same of each table."""
+    seconds: Mapping[str, float]
+    """How long each phase took."""
+
+    @classmethod
+    def of(cls, before: Contents, field: Field, run: RunView) -> "Undisturbed":
+        """From a field whose run has just ended well."""
+        view = field.view(run)
+        assert view.state in _WELL, (view.state, view.error, view.remedy)
+        query = (
+            "SELECT jsonb_object_agg(phase, extract(epoch FROM finished_at - started_at)) "
+            "FROM briefly_admin.run_phase WHERE run_id = %s AND finished_at IS NOT NULL"
+        )
+        (seconds,) = field.ask(query, run.id)
+        return cls(before, field.contents(), counts(view), seconds)
 
     def points(self, count: int, seed: int) -> list[int]:
         """So many random places in the middle of migrating, in rows looked at, in order."""
@@ -360,6 +252,12 @@ class Undisturbed:
     def require_same(self, field: Field, run: RunView) -> None:
         """The run left the same data, schema, quarantine and counters."""
         assert difference(self.after, field.contents()) == [], field.said()
-        view = field.view(run)
-        assert (view.report or {})["migrate"] == self.migrate
+        assert counts(field.view(run)) == self.migrate
         assert field.services.audit.verify(ANA).ok
+
+
+def counts(view: RunView) -> dict[str, Any]:
+    """What the run's report says of migrating, without what depends on how it went."""
+    found, names = (view.report or {})["migrate"], ("looked", "changed", "skipped")
+    tables = {each["table"]: {name: each[name] for name in names} for each in found["tables"]}
+    return {name: found[name] for name in names} | {"tables": tables}

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import psycopg
 
-from tests.faults.harness import ANA, Field, Undisturbed, alive, send, until
+from tests.faults.harness import ANA, Field, Undisturbed
+from tests.faults.processes import alive, send, until
 
 _END_BACKENDS = (
     "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity "

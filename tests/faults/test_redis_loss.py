@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from briefly_admin.embedded import EmbeddedServers
-from tests.faults.harness import Field, Undisturbed, alive, send
+from tests.faults.harness import Field, Undisturbed
+from tests.faults.processes import alive, send
 
 
 @pytest.fixture

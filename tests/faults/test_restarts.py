@@ -7,7 +7,8 @@ from rq import Queue
 from briefly_admin.domain.runs import RunState
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
 from briefly_admin.jobs.job import LEAD, LeaderJob
-from tests.faults.harness import ANA, Field, Undisturbed, alive, handles, send, until
+from tests.faults.harness import ANA, Field, Undisturbed
+from tests.faults.processes import alive, handles, send, until
 
 _SECONDS = 10
 """How long a platform waits between SIGTERM and SIGKILL."""

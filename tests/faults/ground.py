@@ -1,0 +1,79 @@
+"""What all trials stand on: servers, a database of dirty data, and what an undisturbed run makes of a copy of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from briefly_admin.embedded import EmbeddedServers
+from briefly_admin.engine import sampledata
+from briefly_admin.engine.target import Target
+from briefly_admin.plans import plan
+from briefly_admin.store.migrate import upgrade
+from tests.faults.databases import contents, copy_database, drop_database
+from tests.faults.harness import LEASE, Field, Undisturbed, environment
+
+SCALE = 20
+"""2,780 rows, and the planted ones."""
+
+
+def make_dirty(servers: EmbeddedServers, *, scale: int = SCALE) -> str:
+    """A database of sample data, one row in twenty of it faulty; its name."""
+    url = copy_database(servers, "template1")
+    sampledata.create(Target(url), plan("unified"), scale=scale, dirty=5, seed=7, embeddings=0)
+    return name_of(url)
+
+
+def make_app(servers: EmbeddedServers) -> str:
+    """An app database with all revisions applied; its name."""
+    url = copy_database(servers, "template1")
+    upgrade(url)
+    return name_of(url)
+
+
+def name_of(url: str) -> str:
+    """The database's name in a connection string."""
+    return urlsplit(url).path[1:]
+
+
+@dataclass
+class Ground:
+    """Databases to be copied (nobody is ever connected to them), the servers, and a directory for each trial's logs."""
+
+    servers: EmbeddedServers
+    dirty: str
+    app: str
+    logs: Path
+    reference: Undisturbed | None = None
+
+    @property
+    def undisturbed(self) -> Undisturbed:
+        """What a run leaves that nothing happens to; made when it is first asked for."""
+        if self.reference is None:
+            self.reference = self.run_undisturbed()
+        return self.reference
+
+    def run_undisturbed(self) -> Undisturbed:
+        """A run in this process."""
+        with self.field(lease=30) as field:
+            before = contents(field.environ["TARGET_DATABASE_URL"])
+            run = field.migrate(pause=0)
+            field.services.leading.lead(run.id, report=lambda _: None, interrupted=lambda: False, leader="test:1")
+            return Undisturbed.of(before, field, run)
+
+    @contextmanager
+    def field(self, logs: Path | None = None, *, lease: int = LEASE, dirty: str = "") -> Iterator[Field]:
+        """A copy of the dirty data (or of the database `dirty`), and nobody at work on it yet."""
+        home = logs or self.logs
+        home.mkdir(parents=True, exist_ok=True)
+        app = target = None
+        try:
+            app, target = copy_database(self.servers, self.app), copy_database(self.servers, dirty or self.dirty)
+            settings = environment(home, app=app, target=target, redis=self.servers.redis_url, lease=lease)
+            with Field(settings, home).cleaned() as made:
+                yield made
+        finally:
+            for url in (app, target):
+                if url:
+                    drop_database(self.servers, url)
