@@ -7,7 +7,7 @@ a repair changes, k0, k1 … the key columns, v0, v1 … the repaired values.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg import sql
@@ -31,6 +31,23 @@ def needed_lookups(plan: Plan, table: Table) -> list[tuple[str, str]]:
     wanted += [(table.name, r.group_by) for r in table.repairs if isinstance(r, GroupedRepair)]
     known = {each.name for each in plan.tables}
     return [pair for pair in dict.fromkeys(wanted) if pair[0] in known]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """The keys of a partition: beyond `after` and up to `to`, key columns as texts; None where there is no bound."""
+
+    after: tuple[str, ...] | None = None
+    to: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "KeyRange":
+        """The inverse of `to_json`."""
+        return cls(*(tuple(data[name]) if data.get(name) else None for name in ("after", "to")))
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"after": [texts] or null, "to": [texts] or null}`."""
+        return {"after": list(self.after) if self.after else None, "to": list(self.to) if self.to else None}
 
 
 @dataclass(frozen=True)
@@ -120,14 +137,27 @@ class Work:
         """Rows beyond a key that was read, or all rows."""
         return self.after([sql.Literal(text) for text in last]) if last else sql.SQL("true")
 
-    def page(self, where: sql.Composable, limit: int) -> sql.Composed:
+    def up_to(self, last: Sequence[str] | None) -> sql.Composable:
+        """Rows up to a key that was read, or all rows."""
+        if not last:
+            return sql.SQL("true")
+        return sql.SQL("({}) <= ({})").format(self.keys("t"), self._typed([sql.Literal(text) for text in last]))
+
+    def between(self, last: Sequence[str] | None, keys: KeyRange) -> sql.Composable:
+        """Rows of a partition beyond the key that was read last, or from its begin."""
+        return sql.SQL("{} AND {}").format(self.after_key(last or keys.after), self.up_to(keys.to))
+
+    def page(self, where: sql.Composable, limit: int | sql.Composable) -> sql.Composed:
         """The CTEs `page` and `reach`; `where` is over `t`."""
         numbered = _COMMA.join(
             sql.SQL("t.{} AS k{}").format(sql.Identifier(name), sql.Literal(n)) for n, name in enumerate(self.table.key)
         )
         page = sql.SQL(
             "page AS MATERIALIZED (SELECT t.ctid AS tid, {} FROM {} AS t WHERE {} ORDER BY {} LIMIT {})"
-        ).format(numbered, self.known.identifier, where, self.keys("t"), sql.Literal(limit))
+        ).format(
+            numbered, self.known.identifier, where, self.keys("t"),
+            sql.Literal(limit) if isinstance(limit, int) else limit,
+        )  # fmt: skip
         met = [self._group(r, numbered) for r in self.table.repairs if isinstance(r, GroupedRepair)]
         met = [each for each in met if each]
         mine = sql.SQL("SELECT tid, {} FROM page").format(self.numbered("k"))
@@ -149,6 +179,13 @@ class Work:
         return sql.SQL(
             "SELECT DISTINCT m.{} AS owner FROM page JOIN {} AS m ON m.ctid = page.tid WHERE m.{} IS NULL"
         ).format(sql.Identifier(repair.group_by), self.known.identifier, sql.Identifier(repair.column))
+
+    @cached_property
+    def numberless(self) -> sql.Composable | None:
+        """Whether a group is still to give the row `t` a number; None where the plan numbers no rows."""
+        columns = [r.column for r in self.table.repairs if isinstance(r, GroupedRepair) and r.column in self.columns]
+        tests = [sql.SQL("{} IS NULL").format(sql.Identifier("t", column)) for column in columns]
+        return sql.SQL("({})").format(sql.SQL(" OR ").join(tests)) if tests else None
 
     def todo(self, left_alone: sql.Composable) -> sql.Composed:
         """The CTE `todo`; `left_alone` says over `t` which rows nobody may touch."""
@@ -186,15 +223,17 @@ def quarantined(run_id: UUID, work: Work) -> sql.Composed:
     ).format(sql.Literal(run_id), sql.Literal(work.table.name), work.key_texts("t"))
 
 
+_GUARD: Final = sql.SQL(
+    "guard AS MATERIALIZED (SELECT c.last_key FROM briefly_migration.checkpoint AS c JOIN briefly_migration.fence AS f "
+    "ON f.run_id = c.run_id WHERE {here} AND c.claim = {claim} AND f.attempt = {attempt} AND NOT c.done "
+    "AND c.last_key IS {first})"
+)
 _FAST: Final = sql.SQL("""
-WITH guard AS MATERIALIZED (
-  SELECT c.last_key FROM briefly_migration.checkpoint AS c JOIN briefly_migration.fence AS f ON f.run_id = c.run_id
-  WHERE {here} AND c.claim = {claim} AND f.attempt = {attempt} AND NOT c.done AND c.last_key IS {first}),
-{page}, {todo},
+WITH {guard}, {page}, {todo},
 written AS ({update} RETURNING 1),
 moved AS (UPDATE briefly_migration.checkpoint AS c SET
     last_key = coalesce({last}, c.last_key), done = (SELECT count(*) FROM page) < {limit},
-    counters = jsonb_build_object(
+    counters = c.counters || jsonb_build_object(
       'looked', coalesce((c.counters->>'looked')::bigint, 0) + (SELECT count(*) FROM page),
       'changed', coalesce((c.counters->>'changed')::bigint, 0) + (SELECT count(*) FROM written))
   FROM guard WHERE {here})
@@ -205,6 +244,12 @@ _LOCK: Final = sql.SQL(
     "BEGIN; SELECT attempt FROM briefly_migration.fence WHERE run_id = {run} FOR SHARE; "
     "SELECT claim FROM briefly_migration.checkpoint AS c WHERE {here} FOR UPDATE; "
 )
+_ORDER: Final = sql.SQL(
+    "SELECT count(*) FROM (WITH {guard}, {page} SELECT 1 FROM reach JOIN {table} AS t ON t.ctid = reach.tid "
+    "WHERE {numberless} ORDER BY {keys} FOR NO KEY UPDATE OF t) AS locked; "
+)
+_LIMIT: Final = "\0"
+"""Stands for the batch's size in a prepared text: no name and no literal of PostgreSQL can hold it."""
 
 
 def here(run_id: UUID, table: str, partition: int) -> sql.Composed:
@@ -225,23 +270,49 @@ class Claim:
     claim: int
 
 
-def fast_batch(connection: Connection, work: Work, claim: Claim, limit: int, *, first: bool) -> str:
-    """The text of one whole batch but its COMMIT, sent in one round trip.
+@dataclass(frozen=True, slots=True)
+class FastBatch:
+    """The text of one whole batch but its COMMIT, sent in one round trip; composed once for batches of any size.
 
     Fence and checkpoint are locked by statements of their own, so that the batch's snapshot is taken after them. The
     last result is one row: guard (1, or 0 where this claim may not write or `first` is wrong), rows looked at, rows
     meant to change, rows changed.
     """
-    place = here(claim.run_id, claim.table, claim.partition)
-    bounds = [
-        sql.SQL("(SELECT last_key[{}] FROM guard)").format(sql.Literal(n + 1)) for n in range(len(work.table.key))
-    ]
-    where = sql.SQL("true") if first else work.after(bounds)
-    guarded = sql.SQL("EXISTS (SELECT FROM guard) AND {}").format(where)
-    batch = _FAST.format(
-        here=place, claim=sql.Literal(claim.claim), attempt=sql.Literal(claim.attempt),
-        first=sql.SQL("NULL") if first else sql.SQL("NOT NULL"), page=work.page(guarded, limit),
-        todo=work.todo(quarantined(claim.run_id, work)), update=work.update, last=work.last_of_page,
-        limit=sql.Literal(limit),
-    )  # fmt: skip
-    return (_LOCK.format(run=sql.Literal(claim.run_id), here=place) + batch).as_string(connection)
+
+    parts: tuple[bytes, ...]
+
+    def of(self, limit: int) -> bytes:
+        """The text for a batch of so many rows."""
+        return str(limit).encode().join(self.parts)
+
+    @classmethod
+    def compose(
+        cls, connection: Connection, work: Work, claim: Claim, keys: KeyRange, *, first: bool, ordered: bool
+    ) -> "FastBatch":
+        """For the partition's batches: its `first`, or all others.
+
+        `ordered`: other workers may meet the same groups: their rows are locked in key order before they are numbered,
+        so that two batches wait for each other once instead of undoing each other's work.
+        """
+        place = here(claim.run_id, claim.table, claim.partition)
+        guard = _GUARD.format(
+            here=place, claim=sql.Literal(claim.claim), attempt=sql.Literal(claim.attempt),
+            first=sql.SQL("NULL") if first else sql.SQL("NOT NULL"),
+        )  # fmt: skip
+        last = [
+            sql.SQL("(SELECT last_key[{}] FROM guard)").format(sql.Literal(n + 1)) for n in range(len(work.table.key))
+        ]
+        begin = work.after_key(keys.after) if first else work.after(last)
+        where = sql.SQL("EXISTS (SELECT FROM guard) AND {} AND {}").format(begin, work.up_to(keys.to))
+        limit = sql.SQL(_LIMIT)
+        page = work.page(where, limit)
+        batch = _FAST.format(
+            guard=guard, here=place, page=page, todo=work.todo(quarantined(claim.run_id, work)), update=work.update,
+            last=work.last_of_page, limit=limit,
+        )  # fmt: skip
+        parts = [_LOCK.format(run=sql.Literal(claim.run_id), here=place)]
+        if ordered and work.numberless:
+            parts.append(_ORDER.format(guard=guard, page=page, table=work.known.identifier, numberless=work.numberless,
+                                       keys=work.keys("t")))  # fmt: skip
+        text = sql.Composed([*parts, batch]).as_string(connection)
+        return cls(tuple(part.encode() for part in text.split(_LIMIT)))

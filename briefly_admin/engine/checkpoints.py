@@ -10,6 +10,7 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from briefly_admin.domain.errors import RunFailed, Unavailable
+from briefly_admin.domain.partitions import Count
 from briefly_admin.engine.batching import Claim
 from briefly_admin.engine.context import QuarantinedRow
 from briefly_admin.engine.fence import TAKEOVER_PATIENCE, fenced
@@ -38,10 +39,12 @@ _QUARANTINE: Final = """
 SELECT "table", key, cause, message, sqlstate, "constraint" FROM briefly_migration.quarantine
 WHERE run_id = %s ORDER BY "table", key
 """
-_LOOKED: Final = """
-SELECT "table", sum((counters->>'looked')::bigint)::bigint FROM briefly_migration.checkpoint
-WHERE run_id = %s AND counters ? 'looked' GROUP BY 1
+_COUNTS: Final = """
+SELECT "table", partition, counters FROM briefly_migration.checkpoint WHERE run_id = %s AND partition >= 0
 """
+_ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(%s, hashtext(%s))"
+_COUNTING: Final = 0x62726671
+"""The advisory lock of those who add to a run's quarantine: 'brfq' in ASCII."""
 _SET_ASIDE: Final = """
 SELECT "table", count(*) FROM briefly_migration.quarantine WHERE run_id = %s GROUP BY 1
 """
@@ -55,6 +58,17 @@ class Checkpoint:
     last_key: tuple[str, ...] | None = None
     counters: Mapping[str, Any] = field(default_factory=dict)
     done: bool = False
+    durable: bool = False
+    """Surely on the target's disk."""
+
+
+def counted(state: Checkpoint) -> Count:
+    """Rows of the partition so far, as its checkpoint counts them."""
+    return _count(state.counters)
+
+
+def _count(counters: Mapping[str, Any]) -> Count:
+    return Count(*(int(counters.get(name, 0)) for name in ("looked", "changed", "skipped")))
 
 
 def claim_partition(
@@ -73,6 +87,8 @@ def claim_partition(
             with fenced(connection, run_id, attempt):
                 # First of all: even ON CONFLICT DO NOTHING waits for whoever is changing the row.
                 connection.execute(_END_HOLDER, place)
+                # On disk with all that was committed before: how far it has come may be said elsewhere.
+                connection.execute("SET LOCAL synchronous_commit TO on")
                 connection.execute(_INSERT, place)
                 row = connection.execute(_CLAIM, place).fetchone()
         except errors.LockNotAvailable:
@@ -87,7 +103,7 @@ def claim_partition(
             raise RunFailed(f"The checkpoint of {table} is gone.", remedy="Roll back, then start a new run.")
         number, last_key, counters, done = row
         claim = Claim(run_id, attempt, table, partition, number)
-        return Checkpoint(claim, tuple(last_key) if last_key else None, counters, done)
+        return Checkpoint(claim, tuple(last_key) if last_key else None, counters, done, durable=True)
 
 
 def mark_done(connection: Connection, claim: Claim, counters: Mapping[str, Any]) -> None:
@@ -101,6 +117,8 @@ def mark_done(connection: Connection, claim: Claim, counters: Mapping[str, Any])
 
 def quarantine(connection: Connection, run_id: UUID, rows: Iterable[QuarantinedRow], *, most: int) -> None:
     """Inside a transaction: sets rows aside, once each. Raises RunFailed where the run has more than `most` of them."""
+    # Two who counted at once would not see each other's rows.
+    connection.execute(_ONE_AT_A_TIME, (_COUNTING, str(run_id)))
     with connection.cursor() as cursor:
         cursor.executemany(
             _SAVE_QUARANTINE,
@@ -120,9 +138,9 @@ def set_aside(connection: Connection, run_id: UUID) -> dict[str, int]:
     return dict(connection.execute(_SET_ASIDE, (run_id,)).fetchall())
 
 
-def looked_at(connection: Connection, run_id: UUID) -> dict[str, int]:
-    """Rows that earlier attempts have looked at, by table."""
-    return dict(connection.execute(_LOOKED, (run_id,)).fetchall())
+def counts(connection: Connection, run_id: UUID) -> dict[tuple[str, int], Count]:
+    """How far each partition that was ever claimed has come, by table and number."""
+    return {(table, number): _count(each) for table, number, each in connection.execute(_COUNTS, (run_id,))}
 
 
 def quarantined_rows(connection: Connection, run_id: UUID) -> Iterator[QuarantinedRow]:

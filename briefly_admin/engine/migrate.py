@@ -4,14 +4,16 @@ A batch and its checkpoint are one transaction in the target; whatever is lost o
 go on. See engine.md, "Migrate: exactly once".
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import sql
 
 from briefly_admin.domain.errors import RunFailed, Stopped, Unavailable
+from briefly_admin.domain.partitions import Claimed, Count, Partition, PartitionView
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import validate
@@ -19,47 +21,100 @@ from briefly_admin.engine.batching import Work
 from briefly_admin.engine.catalog import CatalogTable, read_table
 from briefly_admin.engine.checkpoints import (
     claim_partition,
-    looked_at,
+    counts,
     mark_done,
     quarantine,
     quarantined_rows,
     set_aside,
 )
 from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.cutting import Cut, cut_by_key, whole
 from briefly_admin.engine.fence import fenced, flush
 from briefly_admin.engine.gauge import Gauge
-from briefly_admin.engine.mover import Mover, batch_session
+from briefly_admin.engine.mover import Line, Mover, Tools, batch_session
 from briefly_admin.engine.retry import patiently
+from briefly_admin.engine.sharing import Note, PartitionWorker, Step, share
+from briefly_admin.engine.steering import Steering
 from briefly_admin.engine.target import Connection
 
 T = TypeVar("T")
 _EXACT_BELOW: Final = 2_000_000
 """Rows (estimated) up to which a table is counted before it is begun."""
+_TOTALS_EVERY: Final = 2.0
+"""Seconds between two notes of the totals in the app database."""
+_CUT: Final = Cut()
 _BLOCKED: Final = "blocked rows"
 """The partition -1 under which the checkpoint says that blocked rows were set aside."""
 
 
-def run(context: RunContext) -> dict[str, Any]:
+def run(context: RunContext, cut: Cut = _CUT) -> dict[str, Any]:
     """Repairs every table; `{"tables": [{table, looked, changed, skipped}], looked, changed, skipped}`, in rows.
 
     Raises RunFailed for a row that cannot be changed (onInvalid=stop) or too many of them, Stopped, Fenced.
     """
-    works, gauge = _asked(context, lambda reader: _prepare(context, reader))
+    partitions, board = _asked(context, lambda reader: _prepare(context, reader, cut))
+    step = Step(STEP.name, STEP.phase, lambda context, shared: _open(context, shared, board.gauge))
     try:
-        tables = [Mover(context, work, gauge).move() for work in works]
+        share(context, step, partitions, {}, show=board.show, keep=True)
     except (RunFailed, Stopped):
         # For the pages; the next attempt copies what this one cannot.
         with suppress(psycopg.Error, Unavailable), context.target.session(bulk=True) as reader:
             _copy_quarantine(context, reader)
         raise
-    skipped = _asked(context, lambda reader: _copy_quarantine(context, reader))
-    for table in tables:
-        table["skipped"] = skipped.get(table["table"], 0)
-    known = {table["table"] for table in tables}
-    tables += [
-        {"table": name, "looked": 0, "changed": 0, "skipped": n} for name, n in skipped.items() if name not in known
-    ]
-    return {"tables": tables} | {name: sum(t[name] for t in tables) for name in ("looked", "changed", "skipped")}
+    board.total()
+    return _asked(context, lambda reader: _report(context, reader))
+
+
+class _Board:
+    """What the leader shows: a gauge, and the totals in the app database."""
+
+    def __init__(self, context: RunContext, gauge: Gauge) -> None:
+        self.gauge = gauge
+        self._context = context
+        self._noted = context.monotonic()
+
+    def show(self, views: Sequence[PartitionView]) -> None:
+        """The partitions as they stand now."""
+        self.gauge.show(views)
+        if self._context.monotonic() - self._noted >= _TOTALS_EVERY:
+            self.total()
+
+    def total(self) -> None:
+        """Notes the totals."""
+        self._noted = self._context.monotonic()
+        self._context.journal.totals(self.gauge.done, self.gauge.total)
+
+
+@contextmanager
+def _open(
+    context: RunContext, _shared: Mapping[str, Any], gauge: Gauge | None = None
+) -> Iterator[PartitionWorker]:  # fmt: skip
+    """A worker's part: moves the partitions it claims, all over one session; `gauge` is the leader's."""
+    catalog = _asked(context, lambda reader: read_catalog(reader, context))
+    works = {table.name: Work(context.plan, table, catalog) for table in context.plan.tables}
+    # Rows of one table cost about the same, those of another do not.
+    steerings: defaultdict[str, Steering] = defaultdict(lambda: Steering(context.config.batch_size))
+
+    def announce(text: str, until: str = "") -> None:
+        if gauge:
+            gauge.wait(text, until)
+
+    def sized(rows: int) -> None:
+        if gauge:
+            gauge.batch_size = rows
+
+    with closing(Line(context)) as line:
+
+        def work(claimed: Claimed, note: Note) -> tuple[Count, Mapping[str, Any]]:
+            partition = claimed.partition
+            tools = Tools(line, steerings[partition.table], announce, sized)
+            count = Mover(context, works[partition.table], partition, tools, note).move()
+            return count, {}
+
+        yield work
+
+
+STEP: Final = Step("migrate", Phase.MIGRATE, _open)
 
 
 def _asked(context: RunContext, ask: Callable[[Connection], T]) -> T:
@@ -69,22 +124,48 @@ def _asked(context: RunContext, ask: Callable[[Connection], T]) -> T:
         with context.target.session(bulk=True) as reader:
             return ask(reader)
 
-    def announce(text: str) -> None:
-        context.report(Progress(str(Phase.MIGRATE), waiting=text))
+    def announce(text: str, until: str = "") -> None:
+        context.report(Progress(str(Phase.MIGRATE), waiting=text, waiting_until=until))
 
     return patiently(context, "A look at the target", announce, work)
 
 
-def _prepare(context: RunContext, reader: Connection) -> tuple[list[Work], Gauge]:
+def _prepare(context: RunContext, reader: Connection, cut: Cut) -> tuple[list[Partition], _Board]:
     """The work to do, and how far earlier attempts have come; what validation blocks is set aside."""
     catalog = read_catalog(reader, context)
     works = [Work(context.plan, table, catalog) for table in context.plan.tables if table.repairs]
     works = [work for work in works if work.columns]
     _set_blocked_aside(context, reader)
-    gauge = Gauge(context, Phase.MIGRATE, {work.table.name: count_rows(reader, work.known) for work in works})
-    for table, rows in looked_at(reader, context.run_id).items():
-        gauge.begin(table, rows)
-    return works, gauge
+    rows = {work.table.name: count_rows(reader, work.known) for work in works}
+    gauge = Gauge(context, Phase.MIGRATE, rows)
+    so_far = counts(reader, context.run_id)
+    aside = Counter(set_aside(reader, context.run_id))
+    for (table, _), count in so_far.items():
+        aside[table] -= count.skipped
+    gauge.resume(so_far, aside)
+    partitions = [view.partition for view in context.journal.partitions.survey(STEP.name)]
+    for work in works if not partitions else ():
+        name = work.table.name
+        # An attempt of an older version began it in one piece.
+        begun = any(table == name for table, _ in so_far)
+        partitions += whole(work) if begun else cut_by_key(reader, work, rows[name], cut)
+    return partitions, _Board(context, gauge)
+
+
+def _report(context: RunContext, reader: Connection) -> dict[str, Any]:
+    """What the target says of the run, whoever did it: by table, in the plan's order."""
+    skipped = _copy_quarantine(context, reader)
+    tables: dict[str, dict[str, Any]] = {}
+    moved = {name: Count() for name in skipped}
+    for (name, _), count in counts(reader, context.run_id).items():
+        moved[name] = moved.get(name, Count()) + count
+    for table in context.plan.tables:
+        if table.name in moved:
+            count = moved[table.name]
+            tables[table.name] = {"table": table.name, "looked": count.done, "changed": count.changed,
+                                  "skipped": skipped.get(table.name, 0)}  # fmt: skip
+    listed = list(tables.values())
+    return {"tables": listed} | {name: sum(t[name] for t in listed) for name in ("looked", "changed", "skipped")}
 
 
 def read_catalog(connection: Connection, context: RunContext) -> dict[str, CatalogTable]:

@@ -1,35 +1,41 @@
 """One partition of one table, batch after batch, from its checkpoint to its end: each batch exactly once."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import psycopg
 from psycopg import sql
 
 from briefly_admin.domain.errors import Fenced, RunFailed, Unavailable
+from briefly_admin.domain.partitions import Count, Partition
 from briefly_admin.domain.runs import Phase
-from briefly_admin.engine.batching import Claim, Work, fast_batch, here, quarantined
+from briefly_admin.engine.batching import Claim, FastBatch, KeyRange, Work, here, quarantined
 from briefly_admin.engine.careful import CarefulBatch, Outcome
-from briefly_admin.engine.checkpoints import Checkpoint, claim_partition, quarantine, set_aside
+from briefly_admin.engine.checkpoints import Checkpoint, claim_partition, counted, quarantine
 from briefly_admin.engine.context import QuarantinedRow, RunContext
 from briefly_admin.engine.fence import fenced
-from briefly_admin.engine.gauge import Gauge
 from briefly_admin.engine.retry import Patience, Verdict, classify, describe
+from briefly_admin.engine.steering import Steering
 from briefly_admin.engine.target import Connection
 
-_PLANNER: Final = (
+_SETTINGS: Final = (
     # A batch reads a few rows by key; statistics that are missing or old must not make it read a whole table.
-    "SET enable_seqscan TO off; SET enable_mergejoin TO off; SET jit TO off"
+    "SET enable_seqscan TO off; SET enable_mergejoin TO off; SET jit TO off; "
+    # A worker that is stopped in the middle of a transaction keeps nobody waiting for longer than a takeover waits.
+    "SET idle_in_transaction_session_timeout TO '20s'"
 )
-_TOTALS_EVERY: Final = 2.0
-"""Seconds between two notes of the totals in the app database."""
+_NOTE_EVERY: Final = 0.5
+"""Seconds between two notes of how far it has come; each is of batches that are on the target's disk."""
+_NAP: Final = 2.0
+"""Seconds of waiting after which the others are told that somebody is still there."""
 
 
 def batch_session(context: RunContext) -> Connection:
     """A connection for batches: short timeouts, commits that do not wait for the disk."""
     connection = context.target.connect()
-    connection.execute(_PLANNER)
+    connection.execute(_SETTINGS)
     connection.execute("SET synchronous_commit TO off")
     return connection
 
@@ -42,89 +48,104 @@ def refuse(row: QuarantinedRow) -> RunFailed:
     )
 
 
+@dataclass
+class Line:
+    """A worker's session for batches, opened when it is needed and kept from partition to partition."""
+
+    context: RunContext
+    _connection: Connection | None = field(default=None, init=False)
+
+    def open(self) -> Connection:
+        """The session. Raises Unavailable."""
+        if self._connection is None:
+            self._connection = batch_session(self.context)
+        return self._connection
+
+    def close(self) -> None:
+        """Ends it; the next `open` makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()
+
+
 @dataclass(frozen=True, slots=True)
-class Count:
-    """Rows of a partition that were looked at and changed, as its checkpoint counts them."""
+class Tools:
+    """What a worker's movers share: its session, the size of a table's batches, and how it says what it does."""
 
-    looked: int = 0
-    changed: int = 0
-
-    @classmethod
-    def of(cls, counters: Mapping[str, Any]) -> "Count":
-        """From the checkpoint's counters."""
-        return cls(int(counters.get("looked", 0)), int(counters.get("changed", 0)))
+    line: Line
+    steering: Steering
+    announce: Callable[..., None]
+    """Takes why it waits, and until when."""
+    sized: Callable[[int], None]
+    """Takes the size of the next batch, in rows."""
 
 
 class Mover:
-    """Leads one partition of one table from its checkpoint to its end."""
+    """Leads one partition of one table from its checkpoint to its end.
 
-    def __init__(self, context: RunContext, work: Work, gauge: Gauge, partition: int = 0) -> None:
-        self._context = context
+    `note` takes the count of what is surely on the target's disk; it raises Fenced once the partition is another's.
+    """
+
+    def __init__(
+        self, context: RunContext, work: Work, partition: Partition, tools: Tools, note: Callable[[Count], None]
+    ) -> None:
+        self._context = replace(context, sleep=self._sleep)
+        self._wait = context.sleep
         self._work = work
-        self._gauge = gauge
-        self._partition = partition
-        self._connection: Connection | None = None
-        self._texts: dict[tuple[Claim, int, bool], str] = {}
-        self._skipped = 0
+        self._number = partition.number
+        self._keys = KeyRange.of(partition.range)
+        self._tools = tools
+        self._note = note
+        self._texts: dict[tuple[bool, bool], FastBatch] = {}
+        self._durable = Count()
         self._noted = context.monotonic()
 
-    def move(self) -> dict[str, Any]:
-        """Batch after batch; the partition's counts."""
-        name = self._work.table.name
-        patience = Patience(self._context, f"A batch of {name}", self._gauge.wait)
-        state: Checkpoint | None = None
-        limit = self._context.config.batch_size
-        try:
-            while True:
-                self._context.check_stop()
-                try:
-                    if state is None:
-                        state = self._claim()
-                    if state.done:
-                        break
-                    state = self._batch(state, min(limit, self._context.config.batch_size))
-                except (psycopg.Error, Unavailable) as error:
-                    limit = self._after_failure(error, patience, limit)
-                    state = None
-                    continue
-                patience.succeeded()
-                limit = min(limit * 2, self._context.config.batch_size)
-                self._pause(state)
-        finally:
-            self._drop()
-        count = Count.of(state.counters)
-        self._gauge.finish(name)
-        self._context.journal.totals(self._gauge.done, self._gauge.total)
-        return {"table": name, "looked": count.looked, "changed": count.changed, "skipped": self._skipped}
+    def move(self) -> Count:
+        """Batch after batch; the partition's counts. Raises RunFailed, Stopped, Fenced, Unavailable."""
+        patience = Patience(self._context, f"A batch of {self._work.table.name}", self._tools.announce)
+        steering, state = self._tools.steering, None
+        while True:
+            self._context.check_stop()
+            steering.want(self._context.config.batch_size)
+            try:
+                if state is None:
+                    state = self._claim()
+                if state.done:
+                    return counted(state)
+                state = self._timed_batch(state)
+            except (psycopg.Error, Unavailable) as error:
+                if self._after_failure(error, patience) is Verdict.SMALLER:
+                    steering.halve()
+                # Whoever was silent for too long must not take the partition back from its new holder.
+                self._note(self._durable)
+                state = None
+                continue
+            patience.succeeded()
+            self._pause(state)
 
-    def _open(self) -> Connection:
-        if self._connection is None:
-            self._connection = batch_session(self._context)
-        return self._connection
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+    def _sleep(self, seconds: float) -> None:
+        while seconds > _NAP:
+            self._wait(_NAP)
+            self._note(self._durable)
+            seconds -= _NAP
+        self._wait(seconds)
 
     def _claim(self) -> Checkpoint:
         context = self._context
         state = claim_partition(
-            self._open(), context.run_id, context.attempt, self._work.table.name, self._partition,
+            self._tools.line.open(), context.run_id, context.attempt, self._work.table.name, self._number,
             sleep=context.sleep, monotonic=context.monotonic,
         )  # fmt: skip
         self._texts.clear()
-        self._skipped = set_aside(self._open(), context.run_id).get(self._work.table.name, 0)
-        count = Count.of(state.counters)
-        self._gauge.begin(self._work.table.name, count.looked)
-        self._gauge.at(self._work.table.name, done=count.looked, changed=count.changed, skipped=self._skipped)
+        self._durable = counted(state)
         return state
 
-    def _after_failure(self, error: Exception, patience: Patience, limit: int) -> int:
-        """Waits, or gives up; the limit of the next try."""
+    def _after_failure(self, error: Exception, patience: Patience) -> Verdict:
+        """Waits, or gives up; what kind of failure it was."""
         verdict = classify(error)
         # The next claim, on a new session, finds out what became of the batch.
-        self._drop()
+        self._tools.line.close()
         if verdict in {Verdict.STOP, Verdict.ROWS}:
             raise RunFailed(
                 f"A batch of {self._work.table.name} failed: {describe(error)}.",
@@ -132,25 +153,33 @@ class Mover:
             ) from None
         self._context.journal.log("warning", f"A batch of {self._work.table.name}: {describe(error)}", Phase.MIGRATE)
         patience.failed(error)
-        return max(1, limit // 2) if verdict is Verdict.SMALLER else limit
+        return verdict
 
     def _pause(self, state: Checkpoint) -> None:
-        count = Count.of(state.counters)
-        self._gauge.at(self._work.table.name, done=count.looked, changed=count.changed, skipped=self._skipped)
-        if self._noting:
+        if state.durable:
+            self._durable = counted(state)
             self._noted = self._context.monotonic()
-            self._context.journal.totals(self._gauge.done, self._gauge.total)
+        self._note(self._durable)
         pause = self._context.config.pause
         if pause and not state.done:
             self._context.sleep(pause / 1000)
 
     @property
     def _noting(self) -> bool:
-        """Whether the totals are due in the app database; the batch before them is then committed to the disk."""
-        return self._context.monotonic() - self._noted >= _TOTALS_EVERY
+        """Whether a note is due in the app database; the batch before it is then committed to the disk."""
+        return self._context.monotonic() - self._noted >= _NOTE_EVERY
+
+    def _timed_batch(self, state: Checkpoint) -> Checkpoint:
+        steering = self._tools.steering
+        self._tools.sized(steering.size)
+        begun = self._context.monotonic()
+        moved = self._batch(state, steering.size)
+        rows = counted(moved).done - counted(state).done
+        steering.took(rows, self._context.monotonic() - begun)
+        return moved
 
     def _batch(self, state: Checkpoint, limit: int) -> Checkpoint:
-        connection = self._open()
+        connection = self._tools.line.open()
         try:
             guard, looked, meant, written = self._send(connection, state, limit)
         except psycopg.Error as error:
@@ -162,8 +191,9 @@ class Mover:
             connection.rollback()
             return self._careful(connection, state, limit)
         done = looked < limit
+        durable = done or self._noting
         try:
-            connection.execute("SET LOCAL synchronous_commit TO on; COMMIT" if done or self._noting else "COMMIT")
+            connection.execute("SET LOCAL synchronous_commit TO on; COMMIT" if durable else "COMMIT")
         except psycopg.IntegrityError:
             # A deferred constraint: nothing was committed.
             return self._careful(connection, state, limit)
@@ -171,20 +201,19 @@ class Mover:
             self._context.journal.log(
                 "debug", f"{self._work.table.name}: {looked} rows, {written} changed", Phase.MIGRATE
             )
-        count = Count.of(state.counters)
-        counters = {"looked": count.looked + looked, "changed": count.changed + written}
         # The key itself stays in the target; here only whether there is one.
+        last = state.last_key or ("",) if looked else state.last_key
         return replace(
-            state, last_key=state.last_key or ("",) if looked else state.last_key, counters=counters, done=done
-        )
+            state, last_key=last, counters=_added(state, looked, written, 0), done=done, durable=durable
+        )  # fmt: skip
 
     def _send(self, connection: Connection, state: Checkpoint, limit: int) -> tuple[int, int, int, int]:
-        first = state.last_key is None
-        text = self._texts.get((state.claim, limit, first))
+        first, ordered = state.last_key is None, self._context.config.workers > 1
+        text = self._texts.get((first, ordered))
         if text is None:
-            text = fast_batch(connection, self._work, state.claim, limit, first=first)
-            self._texts[state.claim, limit, first] = text
-        cursor = connection.execute(text.encode())
+            text = FastBatch.compose(connection, self._work, state.claim, self._keys, first=first, ordered=ordered)
+            self._texts[first, ordered] = text
+        cursor = connection.execute(text.of(limit))
         while cursor.nextset():
             pass
         row = cursor.fetchone()
@@ -209,15 +238,19 @@ class Mover:
             careful = CarefulBatch(
                 connection, self._work, left_alone=quarantined(claim.run_id, self._work), on_failure=failed
             )
-            outcome = careful.run(self._work.after_key(held.last_key), limit)
+            outcome = careful.run(self._work.between(held.last_key, self._keys), limit)
             if failures:
                 quarantine(connection, claim.run_id, failures, most=config.max_skipped)
-            new = _moved(held, outcome)
+            new = _moved(held, outcome, len(failures))
             _save(connection, place, new)
-        self._skipped += len(failures)
         for row in failures:
             context.journal.log("warning", f"Skipped {row.table} [{', '.join(row.key)}]: {row.message}", Phase.MIGRATE)
         return new
+
+
+def _added(state: Checkpoint, looked: int, changed: int, skipped: int) -> dict[str, int]:
+    count = counted(state) + Count(looked, changed, skipped)
+    return {"looked": count.done, "changed": count.changed, "skipped": count.skipped}
 
 
 def _locked(connection: Connection, place: sql.Composed, claim: Claim) -> Checkpoint:
@@ -231,20 +264,19 @@ def _locked(connection: Connection, place: sql.Composed, claim: Claim) -> Checkp
     return Checkpoint(claim, tuple(row[1]) if row[1] else None, row[2], row[3])
 
 
-def _moved(held: Checkpoint, outcome: Outcome) -> Checkpoint:
-    count = Count.of(held.counters)
-    counters = {"looked": count.looked + outcome.looked, "changed": count.changed + outcome.changed}
-    return replace(held, last_key=outcome.last_key or held.last_key, counters=counters, done=not outcome.looked)
+def _moved(held: Checkpoint, outcome: Outcome, skipped: int) -> Checkpoint:
+    counters = _added(held, outcome.looked, outcome.changed, skipped)
+    return replace(
+        held, last_key=outcome.last_key or held.last_key, counters=counters, done=not outcome.looked, durable=True
+    )  # fmt: skip
 
 
 def _save(connection: Connection, place: sql.Composed, state: Checkpoint) -> None:
     last = sql.Literal(list(state.last_key)) if state.last_key else sql.SQL("NULL")
+    counters = (sql.Literal(state.counters[name]) for name in ("looked", "changed", "skipped"))
     connection.execute(
         sql.SQL(
             "SET LOCAL synchronous_commit TO on; UPDATE briefly_migration.checkpoint AS c SET last_key = {}::text[], "
-            "counters = jsonb_build_object('looked', {}, 'changed', {}), done = {} WHERE {}"
-        ).format(
-            last, sql.Literal(state.counters["looked"]), sql.Literal(state.counters["changed"]),
-            sql.Literal(state.done), place,
-        )
-    )  # fmt: skip
+            "counters = jsonb_build_object('looked', {}, 'changed', {}, 'skipped', {}), done = {} WHERE {}"
+        ).format(last, *counters, sql.Literal(state.done), place)
+    )
