@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from briefly_admin.domain.config import RunConfig
 from briefly_admin.domain.ports import Queue
-from briefly_admin.engine import pipeline
+from briefly_admin.engine import helping, pipeline
 from briefly_admin.engine.target import Target
 from briefly_admin.jobs.queue import RqQueue
 from briefly_admin.plans import plan
@@ -42,4 +42,4 @@ def build(settings: Settings, *, queue: Queue | None = None) -> Services:
         store_lasts=settings.store_lasts,
         production=settings.production,
     )
-    return assemble(servers, config, engine=pipeline.lead)
+    return assemble(servers, config, engine=pipeline.lead, assist=helping.assist)

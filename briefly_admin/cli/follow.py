@@ -13,7 +13,7 @@ from briefly_admin.cli.progress import Printer
 from briefly_admin.cli.session import Session
 from briefly_admin.domain.errors import BrieflyError, Refused, Unavailable
 from briefly_admin.domain.runs import RunKind, RunState
-from briefly_admin.services.leadership import leader_name
+from briefly_admin.services.leadership import worker_name
 from briefly_admin.services.views import RunView
 
 _POLL: Final = 0.5
@@ -77,7 +77,7 @@ def _lead_here(session: Session, view: RunView, printer: Printer) -> None:
     former = {number: signal.signal(number, let_go) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         view = session.services.leading.lead(
-            view.id, report=printer.progress, interrupted=stop.is_set, leader=leader_name()
+            view.id, report=printer.progress, interrupted=stop.is_set, leader=worker_name()
         )
     except Refused:
         time.sleep(_POLL)  # a worker took it in the meantime, or it has ended: following shows it

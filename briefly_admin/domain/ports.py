@@ -1,6 +1,6 @@
 """What the inner layers ask of the outer ones: structural types, no code."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import BinaryIO, Protocol
 
 from briefly_admin.domain.progress import Progress
@@ -37,6 +37,9 @@ class Queue(Protocol):
 
     def enqueue(self, run_id: str) -> None:
         """Ask for a worker to lead the run. Raises Unavailable; the sweeper asks again."""
+
+    def ask_help(self, run_id: str, slots: Collection[int]) -> None:
+        """Ask for workers to help the run's leader, one a slot; what nobody hears lapses. Raises Unavailable."""
 
     def workers(self) -> int:
         """How many workers of our version listen. Raises Unavailable."""

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any, Protocol
 from uuid import UUID
 
+from briefly_admin.domain.breaker import Breaker
 from briefly_admin.domain.config import RunConfig
 from briefly_admin.domain.errors import Stopped
 from briefly_admin.domain.findings import Finding
@@ -28,6 +29,10 @@ class Journal(Protocol):
     @property
     def partitions(self) -> Partitions:
         """The run's partitions, as this attempt and this worker see them."""
+
+    @property
+    def breaker(self) -> Breaker:
+        """The run's circuit breaker, as this attempt and this worker see it."""
 
     def phase_started(self, phase: Phase) -> None:
         """The phase begins, or begins again."""

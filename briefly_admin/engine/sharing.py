@@ -96,7 +96,7 @@ def help_out(context: RunContext, steps: Mapping[str, Step]) -> int:
             except (psycopg.Error, BrieflyError) as error:
                 # Given back: whoever takes it finds out whether the fault was this worker's own.
                 worker, table = context.journal.partitions.worker, claimed.partition.table
-                context.journal.log("warning", f"{worker} leaves {table} to others: {describe(error)}")
+                context.journal.log("warning", f"{worker} leaves {table} to others: {describe(error)}.")
                 return done
             done += 1
     return done

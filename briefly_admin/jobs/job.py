@@ -1,4 +1,4 @@
-"""The only job there is: lead a run. Whatever a payload names besides is never imported.
+"""The only jobs there are: lead a run, help with one. Whatever a payload names besides is never imported.
 
 A JSON payload can still name any function, callback or webhook of the machine, and RQ would import or call it. This
 class answers those questions itself, from an allow-list, and takes one argument: a run's id.
@@ -13,6 +13,7 @@ from rq.job import Job
 from briefly_admin.domain.errors import Refused
 
 LEAD: Final = "briefly_admin.jobs.leader.lead"
+HELP: Final = "briefly_admin.jobs.leader.help_out"
 
 
 def _lead(run_id: str) -> None:
@@ -21,7 +22,13 @@ def _lead(run_id: str) -> None:
     lead(run_id)
 
 
-ALLOWED: Final[dict[str, Callable[[str], None]]] = {LEAD: _lead}
+def _help(run_id: str) -> None:
+    from briefly_admin.jobs.leader import help_out
+
+    help_out(run_id)
+
+
+ALLOWED: Final[dict[str, Callable[[str], None]]] = {LEAD: _lead, HELP: _help}
 
 
 class LeaderJob(Job):

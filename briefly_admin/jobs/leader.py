@@ -1,8 +1,12 @@
-"""What a worker does with a job: lead one run, report into `job.meta`, stop in time when the platform restarts."""
+"""What a worker does with a job: lead one run (with reports into `job.meta`) or help with one, and stop in time when
+the platform restarts.
+"""
 
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
@@ -14,7 +18,9 @@ from briefly_admin import settings, wiring
 from briefly_admin.domain.errors import BrieflyError
 from briefly_admin.domain.progress import Progress
 from briefly_admin.jobs.connection import SERIALIZER, connect
-from briefly_admin.services.leadership import leader_name
+from briefly_admin.services import Services
+from briefly_admin.services.leadership import worker_name
+from briefly_admin.settings import Settings
 
 INTERRUPTED: Final = threading.Event()
 """Set by SIGTERM in the work horse: the batch in hand ends, the run becomes interrupted and is queued again."""
@@ -64,14 +70,30 @@ def _reporter(redis_url: str) -> MetaReporter:
 
 def lead(run_id: str) -> None:
     """Lead the run until it ends or is told to stop. A run that is not to be led (any more) is left alone."""
+    with _services() as (services, loaded):
+        try:
+            services.leading.lead(
+                run_id, report=_reporter(loaded.redis_url), interrupted=INTERRUPTED.is_set, leader=worker_name()
+            )
+        except BrieflyError as error:
+            log.info("run not led", run_id=run_id, reason=error.message)
+
+
+def help_out(run_id: str) -> None:
+    """Help the run's leader while there is something to do. A run that needs no help (any more) is left alone."""
+    with _services() as (services, _):
+        try:
+            services.helping.help(run_id, interrupted=INTERRUPTED.is_set, worker=worker_name())
+        except BrieflyError as error:
+            log.info("run not helped", run_id=run_id, reason=error.message)
+
+
+@contextmanager
+def _services() -> Iterator[tuple[Services, Settings]]:
     signal.signal(signal.SIGTERM, interrupt)
     loaded = settings.from_environ()
     services = wiring.build(loaded)
     try:
-        services.leading.lead(
-            run_id, report=_reporter(loaded.redis_url), interrupted=INTERRUPTED.is_set, leader=leader_name()
-        )
-    except BrieflyError as error:
-        log.info("run not led", run_id=run_id, reason=error.message)
+        yield services, loaded
     finally:
         services.close()

@@ -1,7 +1,7 @@
 """The queue port's adapter: RQ with JSON payloads. If Redis loses everything, the sweeper queues runs again."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -15,13 +15,15 @@ from briefly_admin import __version__
 from briefly_admin.domain.errors import Unavailable
 from briefly_admin.domain.progress import Progress
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
-from briefly_admin.jobs.job import LEAD, LeaderJob
+from briefly_admin.jobs.job import HELP, LEAD, LeaderJob
 
 WORKER_PREFIX: Final = f"briefly-{__version__.replace('.', '_')}-"
 """Workers of our version carry it in their names."""
 WORKER_TTL: Final = 60
 """Seconds after which a worker that does not answer no longer counts."""
 _KEEP: Final = 24 * 3600
+_HELP_TTL: Final = 60
+"""Seconds that an asking for help stands; the leader asks again."""
 _ANSWER_SECONDS: Final = 2.0
 
 
@@ -52,7 +54,25 @@ class RqQueue:
     def _waits(self, run_id: str) -> bool:
         """Whether the run's newest job stands in the queue, untaken."""
         job_id = self._redis.get(pointer_key(run_id))
-        return isinstance(job_id, bytes) and self._redis.lpos(f"rq:queue:{QUEUE}", job_id.decode()) is not None
+        return isinstance(job_id, bytes) and self._stands(job_id.decode())
+
+    def _stands(self, job_id: str) -> bool:
+        return self._redis.lpos(f"rq:queue:{QUEUE}", job_id) is not None
+
+    def ask_help(self, run_id: str, slots: Collection[int]) -> None:
+        """Ask for workers to help the run's leader, one a slot, where that asking does not stand yet.
+
+        An asking that nobody hears within a minute lapses. Raises Unavailable.
+        """
+        with _translated():
+            queue = Queue(QUEUE, connection=self._redis, serializer=SERIALIZER, job_class=LeaderJob)
+            for slot in slots:
+                job_id = f"{run_id}_help_{slot}"
+                if not self._stands(job_id):
+                    queue.enqueue_call(
+                        HELP, args=(run_id,), job_id=job_id, timeout=-1, result_ttl=60, failure_ttl=3600,
+                        ttl=_HELP_TTL, description=f"help with run {run_id}",
+                    )  # fmt: skip
 
     def workers(self) -> int:
         """How many workers of our version answered within the last minute. Raises Unavailable."""

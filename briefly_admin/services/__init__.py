@@ -13,6 +13,7 @@ from briefly_admin.services.backups import BackupService
 from briefly_admin.services.checks import CheckService
 from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.services.findings import FindingService
+from briefly_admin.services.helping import HelpService
 from briefly_admin.services.leading import LeadService
 from briefly_admin.services.overview import OverviewService
 from briefly_admin.services.reading import Reader
@@ -40,6 +41,7 @@ class Services:
     checks: CheckService
     overview: OverviewService
     leading: LeadService
+    helping: HelpService
     sweeping: SweepService
     sampledata: SampleDataService
     queue: Queue
@@ -59,9 +61,12 @@ def assemble(
     config: ServiceConfig,
     *,
     engine: Callable[[RunContext], Mapping[str, Any]],
+    assist: Callable[[RunContext], int],
     now: Callable[[], datetime] = _utc_now,
 ) -> Services:
-    """All services over the same servers; `engine` leads a run and gives its report, `now` is the people's clock."""
+    """All services over the same servers; `engine` leads a run and gives its report, `assist` helps with one,
+    `now` is the people's clock.
+    """
     database = servers.database
     audit = AuditService(database, config.audit_key, now)
     throttle = Throttle(database, now)
@@ -79,6 +84,7 @@ def assemble(
         checks=checks,
         overview=OverviewService(servers, reader, checks, now),
         leading=LeadService(servers, config, audit, reader, now, engine),
+        helping=HelpService(servers, config, audit, assist),
         sweeping=SweepService(servers, config, audit, backups, now),
         sampledata=SampleDataService(servers.target, servers.plan, audit),
         queue=servers.queue,

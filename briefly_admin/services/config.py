@@ -1,5 +1,6 @@
 """What the services are told: the settings that concern them, without the environment's names."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -34,6 +35,10 @@ class NoQueue:
     def enqueue(self, run_id: str) -> None:
         """Raises Unavailable."""
         raise Unavailable(f"There is no queue to put run {run_id} into.")
+
+    def ask_help(self, run_id: str, slots: Collection[int]) -> None:
+        """Raises Unavailable."""
+        raise Unavailable(f"There is no queue to ask {len(slots)} helpers of run {run_id} through.")
 
     def workers(self) -> int:
         """Raises Unavailable."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -14,21 +15,18 @@ from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import LED, RunKind, RunState
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.identity import identify
-from briefly_admin.plans import plan as plan_of
-from briefly_admin.plans.base import Plan
 from briefly_admin.services import restoring
 from briefly_admin.services.auditing import WORKER, AuditService
 from briefly_admin.services.config import Servers, ServiceConfig
+from briefly_admin.services.contexts import run_context
+from briefly_admin.services.helping import CallForHelp
 from briefly_admin.services.leadership import Leadership
 from briefly_admin.services.reading import Reader, find_run
 from briefly_admin.services.views import RunView
-from briefly_admin.store import details, runs
+from briefly_admin.store import details, partitions, runs
 from briefly_admin.store.database import Connection, Row
-from briefly_admin.store.journal import DatabaseJournal
 from briefly_admin.store.texts import storable
 
-_BOUND_TO_PLAN: Final = frozenset({RunKind.MIGRATION, RunKind.REPLAY})
 _STOPPED: Final = {
     RunState.PAUSING: RunState.PAUSED,
     RunState.CANCELLING: RunState.CANCELLED,
@@ -68,10 +66,10 @@ class LeadService:
         actor = Actor(leader, Role.ADMIN, "worker")
         row = self._claim(run_id, leader)
         with Leadership(
-            self._database, row.id, row.attempt, lease_seconds=self._config.lease.total_seconds(), config=row.config,
-            report=report, interrupted=interrupted,
+            self._database, row.id, row.attempt, leader=leader, lease_seconds=self._config.lease.total_seconds(),
+            config=row.config, report=report, interrupted=interrupted,
         ) as leadership:  # fmt: skip
-            ending = self._work(row, leadership, interrupted)
+            ending = self._work(row, leadership, interrupted, leader)
         _patiently(lambda: ending(row))
         with self._database.begin() as connection:
             return self._reader.run(connection, find_run(connection, run_id), actor)
@@ -90,13 +88,11 @@ class LeadService:
             return row
 
     def _work(
-        self, row: Row[Any], leadership: Leadership, interrupted: Callable[[], bool]
+        self, row: Row[Any], leadership: Leadership, interrupted: Callable[[], bool], leader: str
     ) -> Callable[[Row[Any]], None]:
         """Run the engine; what to write down then."""
         try:
-            plan = self._plan(row)
-            self._require_same_target(row)
-            report = self._engine(self._context(row, plan, leadership))
+            report = self._engine(self._context(row, leadership, leader))
         except Stopped as stop:
             return partial(self._stopped, reason=stop.reason)
         except Fenced:
@@ -121,33 +117,12 @@ class LeadService:
             return partial(self._stopped, reason="interrupt")
         return partial(self._failed, message=error.message, code=error.code, remedy=error.remedy)
 
-    def _plan(self, row: Row[Any]) -> Plan:
-        plan = plan_of(row.plan)
-        if plan.fingerprint != row.plan_fingerprint and RunKind(row.kind) in _BOUND_TO_PLAN:
-            raise Refused(
-                "The plan is not the one that the run began with.", remedy="Cancel this run and start a new one."
-            )
-        return plan
-
-    def _require_same_target(self, row: Row[Any]) -> None:
-        if identify(self._servers.target) != row.target_id:
-            raise Refused(
-                f"The run was started on {row.target_title}, which is not the target any more.",
-                remedy="Point TARGET_DATABASE_URL back at it, or start a new run.",
-            )
-
-    def _context(self, row: Row[Any], plan: Plan, leadership: Leadership) -> RunContext:
-        def record(connection: Connection, action: str, object_: str, facts: Mapping[str, Any]) -> None:
-            self._audit.write(connection, WORKER, action, object_, facts)
-
-        journal = DatabaseJournal(
-            self._database, row.id, row.attempt, retention=self._config.retention, record=record
-        )  # fmt: skip
-        return RunContext(
-            run_id=row.id, attempt=row.attempt, kind=RunKind(row.kind), plan=plan, target=self._servers.target,
-            vault=self._servers.vault, journal=journal, report=leadership.report, read_config=leadership.config,
-            options=row.options, should_stop=leadership.should_stop, sleep=leadership.sleep,
-        )  # fmt: skip
+    def _context(self, row: Row[Any], leadership: Leadership, leader: str) -> RunContext:
+        context = run_context(
+            self._servers, self._config, self._audit, row, leadership, worker=leader, report=leadership.report
+        )
+        call = CallForHelp(self._database, self._servers.queue, row.id, leadership, context.journal.log)
+        return replace(context, ask_help=call)
 
     def _completed(self, row: Row[Any], *, report: Mapping[str, Any]) -> None:
         with self._database.begin() as connection:
@@ -156,6 +131,7 @@ class LeadService:
             state = RunState.COMPLETED_WITH_SKIPS if skips and not _rehearsal(row) else RunState.COMPLETED
             if not self._finish(connection, row, state, before=LED, report=dict(report), completed_at=self._now()):
                 return
+            partitions.forget(connection, row.id)
             if RunKind(row.kind) is RunKind.ROLLBACK:
                 former = restoring.undone(connection, row)
                 runs.add_options(connection, row.id, {"undone": former})

@@ -11,12 +11,16 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from briefly_admin.domain.breaker import Breaker
 from briefly_admin.domain.errors import BackupExpired, Fenced, NotFound, RunFailed
 from briefly_admin.domain.findings import Finding
+from briefly_admin.domain.partitions import Partitions
 from briefly_admin.domain.records import ChangeRecord, QuarantinedRow
 from briefly_admin.domain.runs import Phase
 from briefly_admin.store import backups, details, tables
+from briefly_admin.store.breaker import DatabaseBreaker
 from briefly_admin.store.database import Database
+from briefly_admin.store.partitions import DatabasePartitions
 from briefly_admin.store.texts import storable
 
 AuditRecorder = Callable[[Connection, str, str, Mapping[str, Any]], None]
@@ -29,8 +33,11 @@ class DatabaseJournal:
     """engine.context.Journal over the app database; raises Fenced once a newer attempt leads the run."""
 
     def __init__(
-        self, database: Database, run_id: UUID, attempt: int, *, retention: timedelta, record: AuditRecorder
-    ) -> None:
+        self, database: Database, run_id: UUID, attempt: int, *, retention: timedelta, record: AuditRecorder,
+        worker: str = "", lease: timedelta = timedelta(seconds=30),
+    ) -> None:  # fmt: skip
+        self.partitions: Partitions = DatabasePartitions(database, run_id, attempt, worker=worker, lease=lease)
+        self.breaker: Breaker = DatabaseBreaker(database, run_id, attempt, worker=worker)
         self._database = database
         self._run_id = run_id
         self._attempt = attempt

@@ -122,6 +122,7 @@ def enqueued(connection: Connection, run_id: UUID) -> None:
 def claim(connection: Connection, run_id: UUID, *, leader: str, lease: timedelta) -> Row[Any] | None:
     """Become the run's leader: a new attempt, if it waits for one or its leader has been silent for `lease`."""
     waiting = _in({RunState.PENDING, RunState.INTERRUPTED})
+    resumed = _in({RunState.PENDING})
     statement = (
         update(tables.run)
         .where(_RUN.id == run_id, or_(waiting, _abandoned(lease)))
@@ -133,6 +134,9 @@ def claim(connection: Connection, run_id: UUID, *, leader: str, lease: timedelta
             leader=leader,
             heartbeat_at=CLOCK,
             started_at=func.coalesce(_RUN.started_at, func.now()),
+            # Who resumes a run has looked at what stopped it.
+            breaker_state=case((resumed, literal("closed")), else_=_RUN.breaker_state),
+            breaker_failures=case((resumed, literal(0)), else_=_RUN.breaker_failures),
         )
         .returning(tables.run)
     )

@@ -172,10 +172,11 @@ run_partition: Final = Table(
     Column("range", JSONB, nullable=False, server_default="{}"),
     Column("state", String(16), nullable=False, server_default="waiting"),
     # waiting, working, done, failed
+    Column("generation", Integer, nullable=False),
     Column("claim", Integer, nullable=False, server_default="0"),
     Column("worker", Text, nullable=False, server_default=""),
     _time("lease_until"),
-    Column("count", JSONB, nullable=False, server_default="{}"),
+    Column("progress", JSONB, nullable=False, server_default="{}"),
     # {"done", "changed", "skipped"} in rows
     Column("result", JSONB, nullable=False, server_default="{}"),
     Column("error", JSONB, nullable=False, server_default="{}"),

@@ -9,6 +9,7 @@ from briefly_admin.domain.errors import BackupExpired, Fenced, NotFound, RunFail
 from briefly_admin.domain.findings import Finding
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine.context import ChangeRecord, QuarantinedRow
+from tests.engine.breaker_memory import BreakerRecord, MemoryBreaker
 from tests.engine.partitions_memory import MemoryPartitions, PartitionTable
 
 
@@ -31,10 +32,12 @@ class RunRecord:
     baselines: dict[str, bytes] = field(default_factory=dict)
     changes: dict[int, ChangeRecord] = field(default_factory=dict)
     partitions: PartitionTable = field(default_factory=PartitionTable)
+    breaker: BreakerRecord = field(default_factory=BreakerRecord)
 
     def next_attempt(self, others: "Mapping[UUID, RunRecord] | None" = None) -> "MemoryJournal":
         """A new leader takes over: the journal of the next attempt; those of older ones are fenced off."""
         self.attempt += 1
+        self.breaker = BreakerRecord()
         return MemoryJournal(self, self.attempt, dict(others or {}))
 
 
@@ -50,6 +53,10 @@ class MemoryJournal:
     @property
     def partitions(self) -> MemoryPartitions:
         return MemoryPartitions(self.record.partitions, lambda: self.record.attempt, self.attempt, self.worker)
+
+    @property
+    def breaker(self) -> MemoryBreaker:
+        return MemoryBreaker(lambda: self.record.breaker, lambda: self.record.attempt, self.attempt, self.worker)
 
     def _write(self) -> RunRecord:
         if self.record.attempt != self.attempt:

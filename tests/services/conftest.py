@@ -1,6 +1,6 @@
 """A whole set of services over real servers, a clock that tests move, and the named cast."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,6 +46,8 @@ class ListQueue:
     """A queue in this process: what was asked for, in order; `down` is a Redis that does not answer."""
 
     asked: list[str] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+    """Of helpers that were asked for."""
     listening: int = 1
     down: bool = False
 
@@ -53,6 +55,12 @@ class ListQueue:
         if self.down:
             raise Unavailable("Redis does not answer.")
         self.asked.append(run_id)
+
+    def ask_help(self, run_id: str, slots: Collection[int]) -> None:
+        del run_id
+        if self.down:
+            raise Unavailable("Redis does not answer.")
+        self.slots.extend(slots)
 
     def workers(self) -> int:
         if self.down:
@@ -70,8 +78,14 @@ class Engine:
 
     work: Callable[[RunContext], Mapping[str, Any]] = lambda _: {}
 
+    assist: Callable[[RunContext], int] = lambda _: 0
+    """What a helper does with one."""
+
     def __call__(self, context: RunContext) -> Mapping[str, Any]:
         return self.work(context)
+
+    def help(self, context: RunContext) -> int:
+        return self.assist(context)
 
 
 @dataclass
@@ -125,7 +139,7 @@ def stage(app_database: str, target_database: str, tmp_path: Path, password_hash
         vault=Vault(open_store(f"file://{tmp_path}/backups"), MasterKeys({"one": bytes(32)})),
     )  # fmt: skip
     config = ServiceConfig(plan_name="unified", audit_key=b"k" * 32, lease=timedelta(seconds=2))
-    services = assemble(servers, config, engine=engine, now=clock)
+    services = assemble(servers, config, engine=engine, assist=engine.help, now=clock)
     actors = {}
     with servers.database.begin() as connection:
         for name, role in (("ana", Role.ADMIN), ("olga", Role.OPERATOR), ("vito", Role.VIEWER)):

@@ -98,7 +98,9 @@ def test_an_unreachable_target_starts_nothing(stage: Stage) -> None:
         stage.servers.vault,
         stage.servers.plan,
     )
-    services = assemble(servers, ServiceConfig("unified", b"k" * 32), engine=stage.engine, now=stage.clock)
+    services = assemble(
+        servers, ServiceConfig("unified", b"k" * 32), engine=stage.engine, assist=lambda _: 0, now=stage.clock
+    )
     with pytest.raises(Unavailable) as caught:
         services.runs.start(stage.olga, RunKind.MIGRATION)
     assert "geheim" not in str(caught.value)

@@ -1,0 +1,68 @@
+"""What the engine is given to work on a run, whether to lead it or to help."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from briefly_admin.domain.errors import Refused
+from briefly_admin.domain.ports import Reporter
+from briefly_admin.domain.runs import RunKind
+from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.identity import identify
+from briefly_admin.plans import plan as plan_of
+from briefly_admin.plans.base import Plan
+from briefly_admin.services.auditing import WORKER, AuditService
+from briefly_admin.services.config import Servers, ServiceConfig
+from briefly_admin.services.holding import Hold
+from briefly_admin.store.database import Connection, Row
+from briefly_admin.store.journal import DatabaseJournal
+
+_BOUND_TO_PLAN = frozenset({RunKind.MIGRATION, RunKind.REPLAY})
+_SHOWN = 12
+"""Characters of a fingerprint that tell it from others."""
+
+
+def run_context(
+    servers: Servers, config: ServiceConfig, audit: AuditService, row: Row[Any], hold: Hold, *, worker: str,
+    report: Reporter,
+) -> RunContext:  # fmt: skip
+    """The run's context for one worker. Raises Refused where plan or target are not what the run began with."""
+    plan = _plan(row)
+    _require_same_target(servers, row)
+
+    def record(connection: Connection, action: str, object_: str, facts: Mapping[str, Any]) -> None:
+        audit.write(connection, WORKER, action, object_, facts)
+
+    journal = DatabaseJournal(
+        servers.database, row.id, row.attempt, retention=config.retention, record=record, worker=worker,
+        lease=config.lease,
+    )  # fmt: skip
+    return RunContext(
+        run_id=row.id, attempt=row.attempt, kind=RunKind(row.kind), plan=plan, target=servers.target,
+        vault=servers.vault, journal=journal, report=report, read_config=hold.config, options=row.options,
+        should_stop=hold.should_stop, sleep=hold.sleep,
+    )  # fmt: skip
+
+
+def _plan(row: Row[Any]) -> Plan:
+    plan = plan_of(row.plan)
+    if RunKind(row.kind) in _BOUND_TO_PLAN:
+        require_same_plan(row, plan)
+    return plan
+
+
+def require_same_plan(row: Row[Any], plan: Plan) -> None:
+    """Raises Refused where the plan has changed since the run began."""
+    if plan.fingerprint != row.plan_fingerprint:
+        raise Refused(
+            f"The plan {plan.name} is not the one that the run began with: its fingerprint was "
+            f"{row.plan_fingerprint[:_SHOWN]}… and is {plan.fingerprint[:_SHOWN]}… now.",
+            remedy="Go on with the version of Briefly Admin that began it, or cancel this run and start a new one.",
+        )
+
+
+def _require_same_target(servers: Servers, row: Row[Any]) -> None:
+    if identify(servers.target) != row.target_id:
+        raise Refused(
+            f"The run was started on {row.target_title}, which is not the target any more.",
+            remedy="Point TARGET_DATABASE_URL back at it, or start a new run.",
+        )
