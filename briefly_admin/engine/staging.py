@@ -1,70 +1,41 @@
-"""A backup's rows in unlogged tables of a scratch schema of the target: what rollback, drill and verify compare with.
+"""A backup's rows in a scratch schema of the target: what rollback, drill and verify compare with.
 
-A scratch schema belongs to one attempt at one run, so that an attempt that was believed dead cannot touch another's.
-The tables carry the manifest's types and collations, no constraints, and a unique index on the key. A crash of the
-server empties unlogged tables, therefore `still_whole` compares digests again before they are relied on.
+The run's workers load the streams, a partition each, and then index and check the tables, a partition each. A crash of
+the server empties unlogged tables, therefore `still_whole` compares digests again before they are relied on.
 """
 
-import json
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
-from briefly_admin.domain.digest import TableDigest
-from briefly_admin.domain.errors import BackupDamaged, NotFound, Refused
-from briefly_admin.domain.manifest import ColumnManifest, Manifest, TableManifest
-from briefly_admin.domain.progress import Progress, TableProgress
+from briefly_admin.domain.errors import BackupDamaged, NotFound, Unavailable
+from briefly_admin.domain.manifest import Manifest, StreamManifest, TableManifest
+from briefly_admin.domain.partitions import Claimed, Count, Partition, PartitionView
+from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import Phase, RunKind
-from briefly_admin.engine import fence
+from briefly_admin.engine import fence, scratch
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.target import Connection, safe_message
-from briefly_admin.vault.digest import SendColumn, digest_of, digest_sql
+from briefly_admin.engine.retry import describe, patiently
+from briefly_admin.engine.sharing import Note, PartitionWorker, Step, share
+from briefly_admin.engine.staged import StagedTable, copy_into, create_staged, staged_digest, staged_table
+from briefly_admin.engine.tally import Tally
+from briefly_admin.engine.target import Connection
 from briefly_admin.vault.vault import BackupReader
 
-MARKS: Final = "marks"
-"""The logged table of a scratch schema: what was done in it, each with its result (JSON)."""
 STAGED: Final = "staged"
-
-_RESOLVE: Final = """
-SELECT w.name, format_type(t.oid, w.typmod), ts.nspname, p.proname, cn.nspname, co.collname
-FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[]) WITH ORDINALITY AS w(name, type, typmod, collated, place)
-LEFT JOIN pg_type t ON t.oid = to_regtype(w.type)
-LEFT JOIN pg_proc p ON p.oid = t.typsend LEFT JOIN pg_namespace ts ON ts.oid = p.pronamespace
-LEFT JOIN pg_collation co ON co.oid = to_regcollation(nullif(w.collated, '')) AND co.oid <> t.typcollation
-LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
-ORDER BY w.place
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class StagedTable:
-    """One table of a backup, in a scratch schema; a column without a binary form stands there as its text."""
-
-    manifest: TableManifest
-    identifier: sql.Identifier
-    columns: tuple[SendColumn, ...]
-    """In manifest order, as `digest_sql` wants them."""
-
-
-def scratch_prefix(run_id: UUID) -> str:
-    """What the names of a run's scratch schemas begin with."""
-    return f"briefly_scratch_{run_id.hex}_"
-
-
-def scratch_schema(run_id: UUID, attempt: int) -> str:
-    """The name of an attempt's scratch schema."""
-    return f"{scratch_prefix(run_id)}{attempt}"
+"""The mark of a scratch schema whose tables were all loaded and checked."""
+_CRASHES: Final = 3
+"""How often staging begins anew after the server emptied what was there."""
 
 
 def open_backup(context: RunContext) -> BackupReader:
     """The backup that `options["backup_id"]` names. Raises NotFound, BackupExpired, BackupKeyMissing, BackupDamaged."""
-    backup_id = UUID(str(context.options["backup_id"]))
-    shred_key, manifest_sha256 = context.journal.backup_keys(backup_id)
-    return context.vault.open(backup_id, shred_key, manifest_sha256)
+    return _open_backup(context, str(context.options["backup_id"]))
 
 
 def chosen_tables(context: RunContext, manifest: Manifest) -> tuple[TableManifest, ...]:
@@ -82,79 +53,102 @@ def chosen_tables(context: RunContext, manifest: Manifest) -> tuple[TableManifes
 def stage(context: RunContext, reader: BackupReader, tables: Sequence[TableManifest]) -> tuple[StagedTable, ...]:
     """Load and check the tables in a fresh scratch schema; earlier ones of the run are dropped.
 
-    Memory is a chunk. Raises BackupDamaged, Refused, Stopped, Unavailable, Fenced: then no scratch is left.
+    A worker's memory is a chunk. Raises BackupDamaged, Refused, Stopped, Unavailable, Fenced: then no scratch is left.
     """
-    schema = scratch_schema(context.run_id, context.attempt)
-    with context.target.session(bulk=True) as connection:
-        if context.kind is RunKind.ROLLBACK:
-            # A takeover ends this session, so that it cannot stand in the way of the next attempt's staging.
-            fence.register(connection, context.run_id, context.attempt, "staging")
-        drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
-        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
-        marks = sql.SQL("CREATE TABLE {} (what text PRIMARY KEY, result jsonb NOT NULL)")
-        connection.execute(marks.format(sql.Identifier(schema, MARKS)))
-        try:
-            progress = _Progress(context, tables)
-            staged = tuple(stage_table(connection, reader, table, schema, progress.of(table)) for table in tables)
-            mark(connection, schema, STAGED, {"backup_id": str(reader.manifest.backup_id)})
-        except BaseException:
-            _drop_after_failure(context, connection)
-            raise
+    try:
+        for _ in range(_CRASHES):
+            staged = _stage_once(context, reader, tables)
+            if staged is not None:
+                return staged
+            context.journal.log("warning", "PostgreSQL crashed and emptied the staged tables.", Phase.STAGE)
+    except BaseException:
+        drop_after_failure(context, Phase.STAGE)
+        raise
+    drop_after_failure(context, Phase.STAGE)
+    raise emptied()
+
+
+def _stage_once(
+    context: RunContext, reader: BackupReader, tables: Sequence[TableManifest]
+) -> tuple[StagedTable, ...] | None:
+    with _session(context, "staging") as connection:
+        schema = scratch.create_scratch(connection, context.run_id, context.attempt)
+        staged = tuple(create_staged(connection, reader.manifest, table, schema) for table in tables)
+    if not load(context, Phase.STAGE, reader, tables, schema):
+        return None
+    with _session(context, "staging") as connection:
+        scratch.mark(connection, schema, STAGED, {"backup_id": str(reader.manifest.backup_id)})
     return staged
 
 
-def stage_table(
-    connection: Connection,
-    reader: BackupReader,
-    table: TableManifest,
-    schema: str,
-    advance: Callable[[float], None] = lambda _: None,
-) -> StagedTable:
-    """Load one table of the backup into `schema`, and check its rows and digest; `advance` is told the part done, 0…1.
+def load(context: RunContext, phase: Phase, reader: BackupReader, tables: Sequence[TableManifest], schema: str) -> bool:
+    """The leader's: fill the empty tables of the scratch schema, shared among the workers, and prove them.
 
-    Raises BackupDamaged (the caller drops the schema), and what `advance` raises.
+    False where a crash of the server emptied them meanwhile. Raises BackupDamaged, Stopped, Unavailable, Fenced,
+    psycopg.Error (the caller drops the schema).
     """
-    staged = _create(connection, reader.manifest, table, schema)
-    size = max(sum(stream.plaintext_size for stream in table.streams), 1)
-    done = 0
-    copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(staged.identifier, _names(table.columns))
-    for stream in table.streams:
-        cursor = connection.cursor()
-        with cursor.copy(copy) as loading:
-            for piece in reader.read_table_stream(stream):
-                loading.write(piece)
-                done += len(piece)
-                advance(done / size)
-        if cursor.rowcount != stream.rows:
-            raise _damaged(table, f"stream {stream.number} has {cursor.rowcount} rows instead of {stream.rows}")
-    if table.key:
-        index = sql.SQL("CREATE UNIQUE INDEX ON {} ({})")
-        connection.execute(index.format(staged.identifier, sql.SQL(", ").join(map(sql.Identifier, table.key))))
-    connection.execute(sql.SQL("ANALYZE {}").format(staged.identifier))
-    if staged_digest(connection, staged) != table.digest:
-        raise _damaged(table, "its rows are not those that were backed up")
-    return staged
+    shared = {"schema": schema, "backup_id": str(reader.manifest.backup_id)}
+    loading, checking = _STEPS_OF[phase]
+    rows = {table.name: table.rows for table in tables}
+    streams = [(table, stream) for table in tables for stream in table.streams]
+    share(
+        context, loading,
+        [Partition(table.name, number, {"stream": stream.number}) for number, (table, stream) in enumerate(streams)],
+        shared, show=_Show(Tally(context, phase, rows)),
+    )  # fmt: skip
+    checks = [Partition(table.name, number) for number, table in enumerate(tables)]
+    views = share(context, checking, checks, shared, show=_Show(Tally(context, phase, rows, before=rows)))
+    return not any(view.result.get("emptied") for view in views)
 
 
-def staged_digest(connection: Connection, staged: StagedTable) -> TableDigest:
-    """The digest of the staged rows, as PostgreSQL computes it."""
-    row = connection.execute(digest_sql(staged.identifier, staged.columns)).fetchone()
-    assert row is not None
-    return digest_of(row)
+def emptied() -> Unavailable:
+    """What to raise where crashes of the server empty what is staged."""
+    return Unavailable(
+        "PostgreSQL crashed while the backup was being staged.",
+        remedy="Look at the database server's log, then resume the run: the backup is staged again.",
+    )
 
 
 def still_whole(
     connection: Connection, run_id: UUID, manifest: Manifest, tables: Sequence[TableManifest]
 ) -> tuple[str, tuple[StagedTable, ...]] | None:
     """The newest scratch schema of the run that holds these tables of this backup whole, and them; or None."""
-    for schema in scratch_schemas(connection, run_id):
-        found = marked(connection, schema, STAGED)
+    for schema in scratch.scratch_schemas(connection, run_id):
+        found = scratch.marked(connection, schema, STAGED)
         if found is None or found.get("backup_id") != str(manifest.backup_id):
             continue
-        staged = tuple(_staged(connection, manifest, table, schema) for table in tables)
+        staged = tuple(staged_table(connection, manifest, table, schema) for table in tables)
         if all(_is_whole(connection, each) for each in staged):
             return schema, staged
     return None
+
+
+def drop_after_failure(context: RunContext, phase: Phase) -> None:
+    """Leave nothing; a server that does not answer now keeps it until the next attempt drops it."""
+    try:
+        with context.target.session(bulk=True) as connection:
+            scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
+    except Exception as error:  # noqa: BLE001 - the failure that brought us here is the one to tell
+        context.journal.log("warning", f"The scratch schema is still there: {describe(error)}.", phase)
+
+
+def _open_backup(context: RunContext, name: str) -> BackupReader:
+    backup_id = UUID(name)
+    shred_key, manifest_sha256 = context.journal.backup_keys(backup_id)
+    return context.vault.open(backup_id, shred_key, manifest_sha256)
+
+
+@contextmanager
+def _session(context: RunContext, name: str) -> Iterator[Connection]:
+    with context.target.session(bulk=True) as connection:
+        _register(context, connection, name)
+        yield connection
+
+
+def _register(context: RunContext, connection: Connection, name: str) -> None:
+    """A takeover ends this session, so that it cannot stand in the way of the next attempt's staging."""
+    if context.kind is RunKind.ROLLBACK:
+        fence.register(connection, context.run_id, context.attempt, name)
 
 
 def _is_whole(connection: Connection, staged: StagedTable) -> bool:
@@ -164,87 +158,140 @@ def _is_whole(connection: Connection, staged: StagedTable) -> bool:
         return False
 
 
-def scratch_schemas(connection: Connection, run_id: UUID, *, up_to_attempt: int | None = None) -> list[str]:
-    """The run's scratch schemas, the newest attempt's first."""
-    prefix = scratch_prefix(run_id)
-    rows = connection.execute(
-        "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s) AND substr(nspname, %s) ~ '^[0-9]+$'",
-        (prefix, len(prefix) + 1),
-    ).fetchall()
-    attempts = sorted((int(name.removeprefix(prefix)) for (name,) in rows), reverse=True)
-    return [f"{prefix}{attempt}" for attempt in attempts if up_to_attempt is None or attempt <= up_to_attempt]
+def _part(stream: StreamManifest) -> str:
+    """The name of a stream's part in the scratch schema."""
+    return f"stream {stream.number}"
 
 
-def drop_scratch(connection: Connection, run_id: UUID, *, up_to_attempt: int | None = None) -> None:
-    """Drop the run's scratch schemas, those of newer attempts aside; nothing happens where there are none."""
-    for schema in scratch_schemas(connection, run_id, up_to_attempt=up_to_attempt):
-        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+class _Worker:
+    """One worker's session on the scratch schema; a lost one is replaced, and the parts' notes say what it had done."""
+
+    def __init__(self, context: RunContext, phase: Phase, shared: Mapping[str, Any]) -> None:
+        self._context = context
+        self._phase = phase
+        self._schema = str(shared["schema"])
+        self._reader = _open_backup(context, str(shared["backup_id"]))
+        self._tables = {table.name: table for table in self._reader.manifest.tables}
+        self._connection: Connection | None = None
+
+    def close(self) -> None:
+        """End the session."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def load(self, claimed: Claimed, note: Note) -> tuple[Count, Mapping[str, Any]]:
+        """Load a stream: rows, or what is damaged."""
+        table = self._tables[claimed.partition.table]
+        [stream] = [each for each in table.streams if each.number == claimed.partition.range["stream"]]
+        return self._once(table, _part(stream), lambda connection: self._copy(connection, table, stream, note))
+
+    def check(self, claimed: Claimed, _note: Note) -> tuple[Count, Mapping[str, Any]]:
+        """Index, analyse and compare a table that is loaded: nothing, or what is damaged."""
+        table = self._tables[claimed.partition.table]
+        return self._once(table, f"table {table.label}", lambda connection: self._prove(connection, table))
+
+    def _once(
+        self, table: TableManifest, what: str, work: Callable[[Connection], Mapping[str, Any]]
+    ) -> tuple[Count, Mapping[str, Any]]:
+        def once() -> Mapping[str, Any]:
+            connection = self._connected()
+            return scratch.once(
+                connection, self._schema, what, lambda: work(connection), lambda: self._require(connection)
+            )
+
+        try:
+            done = patiently(self._context, f"Staging {table.name}", self._announce, once)
+        except BackupDamaged as error:
+            if isinstance(error.__cause__, NotFound):
+                # Perhaps only this worker's store lacks it: the leader, who opened the backup, finds out.
+                raise
+            return Count(), {"damaged": list(error.damages), "message": error.message, "remedy": error.remedy}
+        return Count(done=int(done["rows"])), done
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._context.target.connect(bulk=True)
+            _register(self._context, self._connection, f"staging {self._context.journal.partitions.worker}")
+        return self._connection
+
+    def _require(self, connection: Connection) -> None:
+        if self._context.kind is RunKind.ROLLBACK:
+            fence.require(connection, self._context.run_id, self._context.attempt)
+
+    def _announce(self, text: str, until: str = "") -> None:
+        if text:
+            self._context.journal.log("warning", text, self._phase)
+        self._context.report(Progress(self._phase.value, waiting=text, waiting_until=until))
+
+    def _copy(
+        self, connection: Connection, table: TableManifest, stream: StreamManifest, note: Note
+    ) -> Mapping[str, Any]:
+        staged = staged_table(connection, self._reader.manifest, table, self._schema)
+        size, read = max(stream.plaintext_size, 1), 0
+        cursor = connection.cursor()
+        with cursor.copy(copy_into(staged)) as loading:
+            for piece in self._reader.read_table_stream(stream):
+                loading.write(piece)
+                read += len(piece)
+                self._context.check_stop()
+                note(Count(done=stream.rows * read // size))
+        if cursor.rowcount != stream.rows:
+            raise _damaged(table, f"stream {stream.number} has {cursor.rowcount} rows instead of {stream.rows}")
+        return {"rows": stream.rows}
+
+    def _prove(self, connection: Connection, table: TableManifest) -> Mapping[str, Any]:
+        staged = staged_table(connection, self._reader.manifest, table, self._schema)
+        self._context.check_stop()
+        if table.key:
+            index = sql.SQL("CREATE UNIQUE INDEX ON {} ({})")
+            connection.execute(index.format(staged.identifier, sql.SQL(", ").join(map(sql.Identifier, table.key))))
+        connection.execute(sql.SQL("ANALYZE {}").format(staged.identifier))
+        self._context.check_stop()
+        if staged_digest(connection, staged) != table.digest:
+            # A crash of the server empties the tables and the notes together: then nothing is damaged.
+            loaded = {what for what, _ in scratch.parts(connection, self._schema, "stream ")}
+            if not loaded.issuperset(_part(stream) for stream in table.streams):
+                return {"rows": 0, "emptied": True}
+            raise _damaged(table, "its rows are not those that were backed up")
+        return {"rows": 0}  # they were counted when they were loaded
 
 
-def mark(connection: Connection, schema: str, what: str, result: dict[str, Any]) -> None:
-    """Note in the scratch schema that `what` was done; part of the transaction at hand."""
-    insert = sql.SQL("INSERT INTO {} (what, result) VALUES ({}, {})")
-    connection.execute(insert.format(sql.Identifier(schema, MARKS), sql.Literal(what), sql.Literal(json.dumps(result))))
+@contextmanager
+def _open(
+    context: RunContext, shared: Mapping[str, Any], *, phase: Phase,
+    work: Callable[[_Worker, Claimed, Note], tuple[Count, Mapping[str, Any]]],
+) -> Iterator[PartitionWorker]:  # fmt: skip
+    worker = _Worker(context, phase, shared)
+    try:
+        yield partial(work, worker)
+    finally:
+        worker.close()
 
 
-def marked(connection: Connection, schema: str, what: str) -> dict[str, Any] | None:
-    """What `mark` noted in the scratch schema, or None."""
-    known = connection.execute(
-        "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
-        (schema, MARKS),
-    ).fetchone()
-    if known is None:
-        return None
-    query = sql.SQL("SELECT result FROM {} WHERE what = {}").format(sql.Identifier(schema, MARKS), sql.Literal(what))
-    row = connection.execute(query).fetchone()
-    return dict(row[0]) if row else None
+def _step(name: str, phase: Phase, work: Callable[[_Worker, Claimed, Note], tuple[Count, Mapping[str, Any]]]) -> Step:
+    return Step(name, phase, partial(_open, phase=phase, work=work))
 
 
-def _create(connection: Connection, manifest: Manifest, table: TableManifest, schema: str) -> StagedTable:
-    staged = _staged(connection, manifest, table, schema)
-    definitions = []
-    for name, type_name, _, _, collation_schema, collation in _resolve(connection, table):
-        definition = sql.SQL("{} ").format(sql.Identifier(name)) + sql.SQL(type_name)  # as format_type quoted it
-        if collation:
-            definition += sql.SQL(" COLLATE {}").format(sql.Identifier(collation_schema, collation))
-        definitions.append(definition)
-    # Nobody vacuums what lives for minutes and is analysed below.
-    create = sql.SQL("CREATE UNLOGGED TABLE {} ({}) WITH (autovacuum_enabled = off)")
-    connection.execute(create.format(staged.identifier, sql.SQL(", ").join(definitions)))
-    return staged
+STEP: Final = _step("stage", Phase.STAGE, _Worker.load)
+CHECK: Final = _step("stage-check", Phase.STAGE, _Worker.check)
+VERIFY_STEP: Final = _step("verify-stage", Phase.VERIFY, _Worker.load)
+VERIFY_CHECK: Final = _step("verify-check", Phase.VERIFY, _Worker.check)
+STEPS: Final[tuple[Step, ...]] = (STEP, CHECK, VERIFY_STEP, VERIFY_CHECK)
+_STEPS_OF: Final = {Phase.STAGE: (STEP, CHECK), Phase.VERIFY: (VERIFY_STEP, VERIFY_CHECK)}
 
 
-def _staged(connection: Connection, manifest: Manifest, table: TableManifest, schema: str) -> StagedTable:
-    columns = tuple(
-        SendColumn(column.name, (send_schema, send) if column.binary else None)
-        for column, (_, _, send_schema, send, _, _) in zip(table.columns, _resolve(connection, table), strict=True)
-    )
-    return StagedTable(table, sql.Identifier(schema, f"t{manifest.tables.index(table)}"), columns)
+class _Show:
+    """Progress in rows; and what a worker found damaged ends the step."""
 
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
 
-def _resolve(connection: Connection, table: TableManifest) -> list[tuple[Any, ...]]:
-    """(name, type, send function's schema and name, collation's schema and name where not the type's) a column."""
-    columns = table.columns
-    rows = connection.execute(
-        _RESOLVE,
-        (
-            [column.name for column in columns],
-            [column.type if column.binary else "pg_catalog.text" for column in columns],
-            [column.typmod if column.binary else -1 for column in columns],
-            [column.collation for column in columns],
-        ),
-    ).fetchall()
-    gone = [f"{column.name} ({column.type})" for column, row in zip(columns, rows, strict=True) if row[1] is None]
-    if gone:
-        raise Refused(
-            f"The database no longer has the types of these columns of {table.label}: {', '.join(gone)}.",
-            remedy="Create the types (or the extension that brings them) again, or use another backup.",
-        )
-    return rows
-
-
-def _names(columns: Collection[ColumnManifest]) -> sql.Composable:
-    return sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+    def __call__(self, views: Sequence[PartitionView]) -> None:
+        for view in views:
+            if "damaged" in view.result:
+                found = view.result
+                raise BackupDamaged(found["message"], damages=found["damaged"], remedy=found["remedy"])
+        self._tally(views)
 
 
 def _damaged(table: TableManifest, what: str) -> BackupDamaged:
@@ -253,33 +300,3 @@ def _damaged(table: TableManifest, what: str) -> BackupDamaged:
         damages=[f"{table.label}: {what}"],
         remedy="Nothing was restored. Use another backup.",
     )
-
-
-def _drop_after_failure(context: RunContext, connection: Connection) -> None:
-    """Leave nothing; a server that does not answer now keeps it until the next attempt drops it."""
-    try:
-        if connection.closed:
-            with context.target.session(bulk=True) as another:
-                drop_scratch(another, context.run_id, up_to_attempt=context.attempt)
-        else:
-            drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
-    except Exception as error:  # noqa: BLE001 - the failure that brought us here is the one to tell
-        text = safe_message(error) if isinstance(error, psycopg.Error) else str(error)
-        context.journal.log("warning", f"The scratch schema is still there: {text}.", Phase.STAGE)
-
-
-class _Progress:
-    """Tells how far staging has come, in rows, and looks whether it should stop."""
-
-    def __init__(self, context: RunContext, tables: Sequence[TableManifest]) -> None:
-        self._context = context
-        self._tables = {table.label: TableProgress(table.name, total=table.rows) for table in tables}
-
-    def of(self, table: TableManifest) -> Callable[[float], None]:
-        def advance(part: float) -> None:
-            self._context.check_stop()
-            done = int(table.rows * part)
-            self._tables[table.label] = TableProgress(table.name, total=table.rows, done=done)
-            self._context.report(Progress(Phase.STAGE.value, tuple(self._tables.values())))
-
-        return advance

@@ -12,10 +12,11 @@ from briefly_admin.domain.digest import BucketDigests
 from briefly_admin.domain.manifest import TableManifest
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import Phase
-from briefly_admin.engine import staging
+from briefly_admin.engine import scratch, staging
 from briefly_admin.engine.catalog import CatalogColumn, CatalogTable
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.repairs import CompiledRepairs, as_stored, compile_repairs
+from briefly_admin.engine.staged import create_staged
 from briefly_admin.engine.target import Connection
 from briefly_admin.plans.base import AggregateRepair, Table
 from briefly_admin.vault.digest import SendColumn, bucket_sql, buckets_of, row_bytes_sql
@@ -105,26 +106,15 @@ class Comparison:
         names = {table.name for table in suspects}
         names |= {r.child for table in suspects for r in table.repairs if isinstance(r, AggregateRepair)}
         wanted: list[TableManifest] = [table for table in reader.manifest.tables if table.name in names]
-        with context.target.session(bulk=True) as loading:
-            staging.drop_scratch(loading, context.run_id, up_to_attempt=context.attempt)
-            schema = staging.scratch_schema(context.run_id, context.attempt)
-            loading.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
-            try:
-                yield {
-                    table.name: staging.stage_table(loading, reader, table, schema, self._advance(table)).identifier
-                    for table in wanted
-                }
-            finally:
-                if not loading.closed:
-                    staging.drop_scratch(loading, context.run_id, up_to_attempt=context.attempt)
-
-    def _advance(self, table: TableManifest) -> Any:
-        def advance(part: float) -> None:
-            self._context.check_stop()
-            done = TableProgress(table.name, total=table.rows, done=int(table.rows * part))
-            self._context.report(Progress(Phase.VERIFY, (done,)))
-
-        return advance
+        try:
+            with context.target.session(bulk=True) as connection:
+                schema = scratch.create_scratch(connection, context.run_id, context.attempt)
+                staged = [create_staged(connection, reader.manifest, table, schema) for table in wanted]
+            if not staging.load(context, Phase.VERIFY, reader, wanted, schema):
+                raise staging.emptied()
+            yield {each.manifest.name: each.identifier for each in staged}
+        finally:
+            staging.drop_after_failure(context, Phase.VERIFY)
 
     def _rows(self, table: Table, staged: Mapping[str, sql.Identifier], into: Differences) -> None:
         alone = {row.key for row in self._context.journal.quarantined(table.name)}

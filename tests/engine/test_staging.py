@@ -8,7 +8,7 @@ import pytest
 from briefly_admin.domain.errors import BackupDamaged, BackupExpired, Fenced, NotFound, Refused, Stopped
 from briefly_admin.domain.manifest import Manifest
 from briefly_admin.domain.runs import Phase, RunKind
-from briefly_admin.engine import rollback, staging
+from briefly_admin.engine import rollback, scratch, staging
 from briefly_admin.engine.rollback import selection
 from tests.engine.sealed_target import SealedTarget, plan_of
 
@@ -57,7 +57,7 @@ def test_staging_again_replaces_the_earlier_scratch(sealed: SealedTarget) -> Non
         context = sealed.context()
         rollback.run_phase(context, Phase.STAGE)
         rollback.run_phase(context, Phase.STAGE)
-        assert sealed.scratches() == [staging.scratch_schema(context.run_id, attempt)]
+        assert sealed.scratches() == [scratch.scratch_schema(context.run_id, attempt)]
 
 
 def test_an_older_attempt_leaves_a_newer_scratch_alone(sealed: SealedTarget) -> None:
@@ -66,15 +66,16 @@ def test_an_older_attempt_leaves_a_newer_scratch_alone(sealed: SealedTarget) -> 
     rollback.run_phase(new, Phase.STAGE)
     with pytest.raises(Fenced):
         rollback.run_phase(old, Phase.STAGE)
-    assert sealed.scratches() == [staging.scratch_schema(new.run_id, new.attempt)]
+    assert sealed.scratches() == [scratch.scratch_schema(new.run_id, new.attempt)]
 
 
-def test_previews_need_no_fence_and_keep_apart(sealed: SealedTarget) -> None:
+def test_an_older_preview_gives_way_to_a_newer_one(sealed: SealedTarget) -> None:
     sealed.back_up()
     old, new = sealed.context(RunKind.PREVIEW), sealed.context(RunKind.PREVIEW)
     rollback.run_phase(new, Phase.STAGE)
-    rollback.run_phase(old, Phase.STAGE)
-    assert len(sealed.scratches()) == 2
+    with pytest.raises(Fenced):
+        rollback.run_phase(old, Phase.STAGE)
+    assert sealed.scratches() == [scratch.scratch_schema(new.run_id, new.attempt)]
 
 
 @pytest.mark.parametrize("stream", [1, 2, 3])

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from briefly_admin.domain.errors import BrieflyError, Fenced, RunFailed, Stopped, Unavailable
 from briefly_admin.domain.runs import Phase
-from briefly_admin.engine import retry, staging
+from briefly_admin.engine import retry, scratch, staging
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.rollback import preview, restore, selection
 from briefly_admin.engine.target import Connection
@@ -49,7 +49,7 @@ def _verify(context: RunContext) -> dict[str, Any]:
         if done is None:
             raise RunFailed("Nothing was restored, so there is nothing to verify.", remedy="Start the rollback again.")
         _analyze(context, connection, done["digests"])
-        staging.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
+        scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
     return {"verified": True, "digests": done["digests"]}
 
 
@@ -92,6 +92,6 @@ def _told(error: psycopg.Error, phase: Phase) -> BrieflyError:
 def _clean(context: RunContext) -> None:
     try:
         with context.target.session(bulk=True) as connection:
-            staging.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
+            scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
     except (psycopg.Error, Unavailable) as error:
         context.journal.log("warning", f"The scratch schema is still there: {retry.describe(error)}.")

@@ -6,10 +6,11 @@ import psycopg
 from psycopg import sql
 
 from briefly_admin.domain.runs import Phase, RunKind
-from briefly_admin.engine import staging
+from briefly_admin.engine import scratch, staging
 from briefly_admin.engine.context import ChangeRecord, RunContext
 from briefly_admin.engine.rollback import difference, links, selection
 from briefly_admin.engine.rollback.selection import Selection
+from briefly_admin.engine.staged import StagedTable
 from briefly_admin.engine.target import Connection
 
 SORTING: sql.SQL = sql.SQL("SET LOCAL work_mem TO '32MB'")
@@ -37,7 +38,7 @@ def run(context: RunContext) -> dict[str, Any]:
             outside = links.outside(connection, differences, without=going)
         if context.kind is RunKind.PREVIEW:
             connection.isolation_level = None
-            staging.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
+            scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
     if context.kind is RunKind.ROLLBACK:
         links.require_none(outside)
         difference.require_expected(differences, context.options.get("expected"))
@@ -55,11 +56,11 @@ def sentence(change: ChangeRecord) -> str:
 
 def ensure_staged(
     context: RunContext, connection: Connection, chosen: Selection
-) -> tuple[str, tuple[staging.StagedTable, ...]]:
+) -> tuple[str, tuple[StagedTable, ...]]:
     """The scratch schema and its tables, staged again where they are not whole."""
     whole = staging.still_whole(connection, context.run_id, chosen.reader.manifest, chosen.tables)
     if whole is not None:
         return whole
     context.journal.log("info", "The backup is staged again: the staged tables are not whole.", Phase.STAGE)
     staged = staging.stage(context, chosen.reader, chosen.tables)
-    return staging.scratch_schema(context.run_id, context.attempt), staged
+    return scratch.scratch_schema(context.run_id, context.attempt), staged

@@ -10,13 +10,13 @@ from psycopg import errors, sql
 from briefly_admin.domain.errors import Unavailable, VerificationFailed
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import Phase
-from briefly_admin.engine import fence, retry, staging
+from briefly_admin.engine import fence, retry, scratch
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.rollback import changes, difference, links, loosen, selection, writing
 from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.rollback.preview import SORTING, ensure_staged
 from briefly_admin.engine.rollback.selection import Pair, Selection
-from briefly_admin.engine.staging import StagedTable
+from briefly_admin.engine.staged import StagedTable
 from briefly_admin.engine.target import Connection
 
 RESTORED: Final = "restored"
@@ -47,8 +47,8 @@ def run(context: RunContext) -> dict[str, Any]:
 
 def restored(connection: Connection, run_id: UUID) -> dict[str, Any] | None:
     """What the run's restore did, if it was committed."""
-    for schema in staging.scratch_schemas(connection, run_id):
-        done = staging.marked(connection, schema, RESTORED)
+    for schema in scratch.scratch_schemas(connection, run_id):
+        done = scratch.marked(connection, schema, RESTORED)
         if done is not None:
             return done
     return None
@@ -157,7 +157,7 @@ class _Restore:
             "digests": {each.pair.name: str(self._proven(each.pair)) for each in found},
             "reverted": dict(self._chosen.history.positions),
         }
-        staging.mark(connection, schema, RESTORED, done)
+        scratch.mark(connection, schema, RESTORED, done)
         context.check_stop()
         writing.advance_sequences(connection, self._chosen.reader.manifest.sequences)
         return done

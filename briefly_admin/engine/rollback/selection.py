@@ -13,7 +13,7 @@ from briefly_admin.engine.catalog import CatalogTable, read_table
 from briefly_admin.engine.context import ChangeRecord, RunContext
 from briefly_admin.engine.rollback import history
 from briefly_admin.engine.rollback.history import History
-from briefly_admin.engine.staging import StagedTable
+from briefly_admin.engine.staged import StagedTable
 from briefly_admin.engine.target import Connection
 from briefly_admin.plans.base import Plan
 from briefly_admin.vault.vault import BackupReader
