@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Final
 
+from briefly_admin.engine import backup, migrate, validate
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.sharing import Step, help_out
 
-STEPS: Final[tuple[Step, ...]] = ()
+STEPS: Final[tuple[Step, ...]] = (validate.STEP, backup.STEP, backup.PROOF, migrate.STEP, validate.AGAIN)
 _BY_NAME: Final[Mapping[str, Step]] = {step.name: step for step in STEPS}
 
 

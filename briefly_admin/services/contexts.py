@@ -5,7 +5,7 @@ from typing import Any
 
 from briefly_admin.domain.errors import Refused
 from briefly_admin.domain.ports import Reporter
-from briefly_admin.domain.runs import RunKind
+from briefly_admin.domain.runs import BOUND_TO_PLAN, RunKind
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.identity import identify
 from briefly_admin.plans import plan as plan_of
@@ -16,7 +16,6 @@ from briefly_admin.services.holding import Hold
 from briefly_admin.store.database import Connection, Row
 from briefly_admin.store.journal import DatabaseJournal
 
-_BOUND_TO_PLAN = frozenset({RunKind.MIGRATION, RunKind.REPLAY})
 _SHOWN = 12
 """Characters of a fingerprint that tell it from others."""
 
@@ -45,7 +44,7 @@ def run_context(
 
 def _plan(row: Row[Any]) -> Plan:
     plan = plan_of(row.plan)
-    if RunKind(row.kind) in _BOUND_TO_PLAN:
+    if RunKind(row.kind) in BOUND_TO_PLAN:
         require_same_plan(row, plan)
     return plan
 
