@@ -11,6 +11,7 @@ from briefly_admin.domain.errors import RunFailed
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine.batching import Work
+from briefly_admin.engine.breaker import Announce
 from briefly_admin.engine.changes import INDEX_KINDS, Compiled, compile_change, free_name, positions, possible, stands
 from briefly_admin.engine.checkpoints import quarantined_rows
 from briefly_admin.engine.context import RunContext
@@ -48,8 +49,11 @@ def run(context: RunContext) -> dict[str, Any]:
     return {"changes": changes, "swept": {name: rows for name, rows in swept.items() if rows}, "waiting": waiting}
 
 
-def _announcer(context: RunContext) -> Any:
-    return lambda text: context.report(Progress(str(Phase.CONSTRAIN), waiting=text))
+def _announcer(context: RunContext) -> Announce:
+    def announce(text: str, until: str = "") -> None:
+        context.report(Progress(str(Phase.CONSTRAIN), waiting=text, waiting_until=until))
+
+    return announce
 
 
 class _Constrainer:

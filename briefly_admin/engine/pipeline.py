@@ -137,9 +137,10 @@ def _lead_phase(context: RunContext, phase: Phase, leading: _Leading) -> dict[st
 
 
 def _again(context: RunContext, phase: Phase, work: Callable[[], T]) -> T:
-    return patiently(
-        context, f"The phase {phase}", lambda text: context.report(Progress(str(phase), waiting=text)), work
-    )
+    def announce(text: str, until: str = "") -> None:
+        context.report(Progress(str(phase), waiting=text, waiting_until=until))
+
+    return patiently(context, f"The phase {phase}", announce, work)
 
 
 def _told(phase: Phase, error: psycopg.Error) -> BrieflyError:

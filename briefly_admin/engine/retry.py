@@ -10,7 +10,8 @@ from typing import Final, TypeVar
 
 import psycopg
 
-from briefly_admin.domain.errors import RunFailed, Unavailable
+from briefly_admin.domain.errors import BrieflyError, RunFailed, Unavailable
+from briefly_admin.engine.breaker import Announce, Circuit, in_seconds
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.target import safe_message
 
@@ -19,7 +20,9 @@ LONGEST_WAIT: Final = 60.0
 _SMALLER_CLASSES: Final = ("40",)
 _SMALLER: Final = frozenset({"55P03", "57014"})
 _AGAIN_CLASSES: Final = ("08", "53")
-_AGAIN: Final = frozenset({"57P01", "57P02", "57P03", "25006", "25P03"})
+_ENDED: Final = frozenset({"57P01", "57P02", "57P05", "25P03", "25P04"})
+"""The server ends the session with these: the connection is lost, whoever asked for it."""
+_AGAIN: Final = _ENDED | {"57P03", "25006"}
 _DISK_FULL: Final = "53100"
 _ROW_CLASSES: Final = ("22", "23", "44", "P0")
 T = TypeVar("T")
@@ -56,9 +59,12 @@ def classify(error: Exception) -> Verdict:
 
 def lost_connection(error: Exception) -> bool:
     """Whether the connection is gone, so that nobody knows what became of the transaction."""
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate in {"57P01", "57P02", "25P03"}
-    return False
+    if not isinstance(error, psycopg.Error):
+        return False
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    # By the state alone: psycopg counts 25P03 among the internal errors.
+    return error.sqlstate.startswith("08") or error.sqlstate in _ENDED
 
 
 def backoff(tries: int, delay: int, chance: random.Random) -> float:
@@ -71,53 +77,76 @@ def backoff(tries: int, delay: int, chance: random.Random) -> float:
 
 def describe(error: Exception) -> str:
     """What may be said of an error, without values of the data."""
-    return safe_message(error) if isinstance(error, psycopg.Error) else str(error)
+    if isinstance(error, psycopg.Error):
+        return safe_message(error)
+    return (error.message if isinstance(error, BrieflyError) else str(error)).rstrip(".")
 
 
 class Patience:
-    """Counts failures in a row of one piece of work and waits between tries, as the run's config says."""
+    """Counts failures in a row of one piece of work and waits between tries, as the run's config says.
 
-    def __init__(self, context: RunContext, what: str, announce: Callable[[str], None]) -> None:
+    What fails counts for the run's circuit breaker, too, which stops all workers together while the server is gone.
+    """
+
+    def __init__(self, context: RunContext, what: str, announce: Announce) -> None:
         self._context = context
         self._what = what
         self._announce = announce
+        self._circuit = Circuit(context, announce)
         self._tries = 0
+
+    def admit(self) -> int | None:
+        """Before a batch: waits while the circuit breaker is open; the rows that a probe may have, or None.
+
+        Raises Stopped, Fenced, Unavailable (the app database's).
+        """
+        return self._circuit.permit()
 
     def succeeded(self) -> None:
         """The work went on: the next failure is a first one again."""
         if self._tries:
             self._announce("")
         self._tries = 0
+        self._circuit.succeeded()
 
     def failed(self, error: Exception) -> None:
         """Waits before the next try. Raises RunFailed, or Unavailable where the server is gone, after the last one.
 
-        An Unavailable that has a cause is not the target's, and raised at once: without the app database nobody leads.
+        While the circuit breaker is open it waits on, which uses up no try. An Unavailable that has a cause is not the
+        target's, and raised at once: without the app database nobody leads. Raises Stopped and Fenced, too.
         """
         if isinstance(error, Unavailable) and error.__cause__ is not None:
             raise error
         config = self._context.config
         self._tries += 1
+        if classify(error) is Verdict.AGAIN:
+            self._circuit.failed(describe(error))
+        else:
+            self._circuit.conflicted()
         if self._tries > config.max_retries:
             kind = Unavailable if isinstance(error, Unavailable) or lost_connection(error) else RunFailed
+            times = f"{self._tries} times in a row" if self._tries > 1 else "and may not be tried again"
             raise kind(
-                f"{self._what} failed {self._tries} times in a row; the last failure: {describe(error)}.",
+                f"{self._what} failed {times}; the last failure: {describe(error)}.",
                 remedy="See what holds the target database, then resume the run: it goes on at the last batch.",
             ) from None
         wait = backoff(self._tries, config.retry_delay, self._context.random)
-        self._announce(
-            f"{self._what} failed ({describe(error)}); try {self._tries} of {config.max_retries} in {wait:.1f} s."
-        )
+        told = f"{self._what} failed ({describe(error)}); try {self._tries} of {config.max_retries} in {wait:.1f} s."
+        self._announce(told, in_seconds(self._context, wait))
         self._context.sleep(wait)
+        self._circuit.permit()
 
 
-def patiently(context: RunContext, what: str, announce: Callable[[str], None], work: Callable[[], T]) -> T:
+def patiently(context: RunContext, what: str, announce: Announce, work: Callable[[], T]) -> T:
     """What `work` returns; tried again where the connection is lost, so it must be safe to repeat."""
     patience = Patience(context, what, announce)
     while True:
         try:
-            return work()
+            result = work()
         except (psycopg.Error, Unavailable) as error:
             if classify(error) is not Verdict.AGAIN:
                 raise
             patience.failed(error)
+        else:
+            patience.succeeded()
+            return result

@@ -8,10 +8,10 @@ from psycopg import sql
 from briefly_admin.domain.errors import RunFailed, Unavailable
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine.batching import Work, quarantined
+from briefly_admin.engine.breaker import Announce
 from briefly_admin.engine.careful import CarefulBatch
 from briefly_admin.engine.checkpoints import quarantine
 from briefly_admin.engine.context import QuarantinedRow, RunContext
-from briefly_admin.engine.ddl import Announce
 from briefly_admin.engine.fence import fenced
 from briefly_admin.engine.mover import batch_session, refuse
 from briefly_admin.engine.repairs import changed, compile_repairs
@@ -52,8 +52,9 @@ def _keys(context: RunContext, work: Work) -> Iterator[Sequence[Sequence[str]]]:
 def _repair(context: RunContext, work: Work, keys: Sequence[Sequence[str]], announce: Announce) -> int:
     patience = Patience(context, f"The sweep of {work.table.name}", announce)
     while True:
+        patience.admit()
         try:
-            return _once(context, work, keys)
+            done = _once(context, work, keys)
         except (psycopg.Error, Unavailable) as error:
             if classify(error) in {Verdict.STOP, Verdict.ROWS}:
                 raise RunFailed(
@@ -61,6 +62,9 @@ def _repair(context: RunContext, work: Work, keys: Sequence[Sequence[str]], anno
                     remedy="Correct the cause in the target database, then resume the run.",
                 ) from None
             patience.failed(error)
+        else:
+            patience.succeeded()
+            return done
 
 
 def _once(context: RunContext, work: Work, keys: Sequence[Sequence[str]]) -> int:
