@@ -16,6 +16,8 @@ from briefly_admin.engine.target import Connection, Target, safe_message
 from briefly_admin.plans.base import Plan
 from briefly_admin.vault.digest import SendColumn
 
+_TRANSACTION_TIMEOUT: Final = 170_000
+"""The first server that has it: a database's own setting would end a long backup."""
 STREAM_BYTES: Final = 256 << 20
 """What one stream holds of a table, TOAST and all, about."""
 
@@ -27,6 +29,8 @@ class Snapshot:
     connection: Connection
     tables: Mapping[str, CatalogTable]
     """By the plan's names, in its order."""
+    exported: str
+    """What `join_snapshot` takes: valid while the session that exported it lives."""
 
 
 @contextmanager
@@ -36,16 +40,51 @@ def open_snapshot(target: Target, plan: Plan) -> Iterator[Snapshot]:
     Row-level security is off: a role that it would filter gets an error, never fewer rows. Raises PreflightFailed for
     a missing table, Unavailable, RunFailed; errors of the server carry no tenant data.
     """
+    with _locked(target, plan) as connection:
+        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+        yield Snapshot(connection, _tables(connection, plan), str(row[0]) if row else "")
+
+
+@contextmanager
+def join_snapshot(target: Target, plan: Plan, exported: str) -> Iterator[Snapshot]:
+    """Another session of the same instant, for a worker beside the one that opened it; locked and read like that one.
+
+    Locks come first: where the import succeeds, the exporter was alive and held its own, so there never was a moment in
+    which somebody could have truncated or rewritten a table. Raises Unavailable where the exporter is gone (its worker
+    ended or lost its session) or where somebody waits for a stronger lock; else as `open_snapshot`.
+    """
+    with _locked(target, plan) as connection:
+        try:
+            connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(exported)))
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            raise
+        except psycopg.Error as error:
+            raise Unavailable(
+                f"The snapshot of the run's backup cannot be joined, its leader is gone ({safe_message(error)}).",
+                remedy="Nothing is lost: the run goes on, or takes another backup.",
+            ) from None
+        yield Snapshot(connection, _tables(connection, plan), exported)
+
+
+@contextmanager
+def _locked(target: Target, plan: Plan) -> Iterator[Connection]:
+    """A transaction that holds ACCESS SHARE on the plan's tables and has not looked at anything yet."""
     with target.session(bulk=True) as connection, translated(plan.title):
-        names = {table.name: table.schema for table in plan.tables}
+        if connection.info.server_version >= _TRANSACTION_TIMEOUT:
+            connection.execute("SET transaction_timeout TO 0")
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        for name, schema in names.items():
-            connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(sql.Identifier(schema, name)))
-        found = {name: read_table(connection, schema, name) for name, schema in names.items()}
-        missing = [name for name, table in found.items() if table is None]
-        if missing:
-            raise PreflightFailed(f"The tables {', '.join(missing)} are not there.", remedy="See the checklist.")
-        yield Snapshot(connection, {name: table for name, table in found.items() if table})
+        for table in plan.tables:
+            name = sql.Identifier(table.schema, table.name)
+            connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(name))
+        yield connection
+
+
+def _tables(connection: Connection, plan: Plan) -> dict[str, CatalogTable]:
+    found = {table.name: read_table(connection, table.schema, table.name) for table in plan.tables}
+    missing = [name for name, table in found.items() if table is None]
+    if missing:
+        raise PreflightFailed(f"The tables {', '.join(missing)} are not there.", remedy="See the checklist.")
+    return {name: table for name, table in found.items() if table}
 
 
 @contextmanager
