@@ -90,6 +90,9 @@ LED: Final = frozenset({_S.RUNNING, _S.PAUSING, _S.CANCELLING})
 EXCLUSIVE_KINDS: Final = frozenset({RunKind.MIGRATION, RunKind.ROLLBACK, RunKind.REPLAY})
 """One of these at a time per target; the others may run beside them."""
 
+BOUND_TO_PLAN: Final = frozenset({RunKind.MIGRATION, RunKind.REPLAY})
+"""These go on with the plan that they began with, or not at all."""
+
 
 def phases(kind: RunKind, *, validate: bool = True, backup: bool = True, rehearse: bool = False) -> tuple[Phase, ...]:
     """The phases of a run of this kind, in order; the flags are those of its RunConfig."""

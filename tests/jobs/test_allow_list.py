@@ -13,7 +13,7 @@ from rq.job import Job, JobStatus
 
 from briefly_admin.jobs import job as job_module
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
-from briefly_admin.jobs.job import LEAD, LeaderJob
+from briefly_admin.jobs.job import HELP, LEAD, LeaderJob
 from briefly_admin.jobs.queue import RqQueue, pointer_key
 from briefly_admin.jobs.worker import make_worker
 
@@ -52,11 +52,14 @@ def test_other_functions_do_not_run(redis_url: str, client: Redis, marker: Path,
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("function", [LEAD, HELP])
 @pytest.mark.parametrize(
     "args", [(), ("1",), (RUN, RUN), (f"{RUN}; rm",), (RUN.upper(),), (["x"],), ({"a": 1},), (None,)]
 )
-def test_other_arguments_do_not_run(redis_url: str, client: Redis, args: tuple[object, ...]) -> None:
-    job_id = plant(client, LEAD, *args)
+def test_other_arguments_do_not_run(
+    redis_url: str, client: Redis, function: str, args: tuple[object, ...]
+) -> None:  # fmt: skip
+    job_id = plant(client, function, *args)
     work(redis_url)
     assert status(client, job_id) is JobStatus.FAILED
 

@@ -11,6 +11,7 @@ from rq.job import Job
 from briefly_admin.domain.errors import Unavailable
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.jobs.connection import SERIALIZER, connect
+from briefly_admin.jobs.job import HELP
 from briefly_admin.jobs.leader import MetaReporter
 from briefly_admin.jobs.queue import RqQueue, pointer_key
 from briefly_admin.jobs.worker import make_worker
@@ -97,10 +98,23 @@ def test_a_redis_that_does_not_answer_is_said_and_harmless(tmp_path: Path) -> No
         queue.enqueue(RUN)
     with pytest.raises(Unavailable, match="does not answer"):
         queue.workers()
+    with pytest.raises(Unavailable, match="REDIS_URL"):
+        queue.ask_help(RUN, [1])
     assert queue.progress(RUN) is None
     MetaReporter(
         Job.create("f", connection=connect(f"unix://{tmp_path}/nobody.sock", timeout=1), serializer=SERIALIZER)
     )(HALF)
+
+
+def test_help_is_asked_for_once_a_slot_and_lapses(redis_url: str) -> None:
+    queue, client = RqQueue(redis_url), connect(redis_url, timeout=2)
+    queue.ask_help(RUN, [1, 2])
+    queue.ask_help(RUN, [1, 2, 3])
+    assert client.llen("rq:queue:briefly") == 3
+    job = Job.fetch(f"{RUN}_help_3", connection=client, serializer=SERIALIZER)
+    assert (job.args, job.func_name) == ([RUN], HELP)
+    assert 0 < client.ttl(job.key) <= 60
+    queue.close()
 
 
 def test_a_run_waits_in_the_queue_once(redis_url: str) -> None:
