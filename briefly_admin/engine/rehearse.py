@@ -116,6 +116,7 @@ class _Rehearsal:
                 context.check_stop()
                 steering.want(context.config.batch_size)
                 size = steering.size if self._indexed else max(steering.size, _WITHOUT_INDEX)
+                size = min(size, patience.admit() or size)
                 try:
                     connection = connection or self._open(left_alone)
                     begun = context.monotonic()
