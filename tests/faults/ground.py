@@ -11,6 +11,7 @@ from briefly_admin.engine import sampledata
 from briefly_admin.engine.target import Target
 from briefly_admin.plans import plan
 from briefly_admin.store.migrate import upgrade
+from tests.faults import oracle
 from tests.faults.databases import contents, copy_database, drop_database
 from tests.faults.harness import LEASE, Field, Undisturbed, environment
 
@@ -55,12 +56,16 @@ class Ground:
         return self.reference
 
     def run_undisturbed(self) -> Undisturbed:
-        """A run in this process."""
+        """A run in this process, against the oracle; its contents may then stand for the oracle's."""
         with self.field(lease=30) as field:
-            before = contents(field.environ["TARGET_DATABASE_URL"])
+            url = field.environ["TARGET_DATABASE_URL"]
+            before, verdict = contents(url), oracle.judge(oracle.read_rows(url))
             run = field.migrate(pause=0)
             field.services.leading.lead(run.id, report=lambda _: None, interrupted=lambda: False, leader="test:1")
-            return Undisturbed.of(before, field, run)
+            left = Undisturbed.of(before, field, run)
+            wrong = oracle.faults(verdict, url)
+            assert not wrong, "\n".join(["An undisturbed run does not leave what the oracle says.", *wrong])
+            return left
 
     @contextmanager
     def field(self, logs: Path | None = None, *, lease: int = LEASE, dirty: str = "") -> Iterator[Field]:
