@@ -29,7 +29,7 @@ _ASK_EVERY: Final = 3.0
 _LOOK_EVERY: Final = 0.2
 _LET_GO: Final = 6.0
 """Seconds that a leader who stops waits for the others to have stopped."""
-IDLE: Final = 2.0
+IDLE: Final = 5.0
 """Seconds without a free partition after which a helper leaves; the leader asks again when there is work."""
 
 
