@@ -30,7 +30,7 @@ def run_json(view: RunView) -> dict[str, Any]:
     return view.status_json() | {
         "number": view.number,
         "sentence": view.sentence,
-        "waiting": view.waiting,
+        **view.work_json(),
         "blocking": view.blocking,
         "phases": [{"phase": phase.phase, "state": phase.state, "seconds": phase.seconds} for phase in view.phases],
         "report": view.report,

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from briefly_admin.domain.breaker import BreakerState
 from briefly_admin.domain.config import AUTO, FIELDS, ConfigField, RunConfig
 from briefly_admin.domain.runs import RunKind, RunState
 
@@ -95,6 +96,12 @@ def _config_field(field: ConfigField) -> fields.Field[Any]:
 RunConfigRequest: Final[type[Schema]] = Request.from_dict({f.name: _config_field(f) for f in FIELDS}, name="RunConfig")
 
 
+LiveConfigRequest: Final[type[Schema]] = Request.from_dict(
+    {f.name: _config_field(f) for f in FIELDS if f.live}, name="LiveConfig"
+)
+"""What may be changed while a run is running or paused."""
+
+
 class MigrationRequest(Request):
     """Body of `POST /api/migration`."""
 
@@ -168,12 +175,25 @@ class MigrationStatus(Schema):
     config = fields.Nested(RunConfigRequest)
 
 
+class BreakerDetails(Schema):
+    """A circuit breaker that holds a run back."""
+
+    state = fields.String(validate=validate.OneOf((BreakerState.OPEN.value, BreakerState.HALF_OPEN.value)))
+    failures = fields.Integer(metadata={"description": "In a row, of all workers."})
+    why = fields.String()
+    until = fields.DateTime(allow_none=True, metadata={"description": "When one batch may probe."})
+
+
 class RunDetails(MigrationStatus):
     """A run with its phases and its report."""
 
     number = fields.Integer()
     sentence = fields.String(metadata={"description": "How it stands, and what happens next by itself."})
-    waiting = fields.String()
+    batch_size = fields.Integer(allow_none=True, metadata={"description": "Rows a batch now, also of `auto`."})
+    workers = fields.Integer(allow_none=True, metadata={"description": "Workers that are at it now."})
+    waiting = fields.String(metadata={"description": "Why it waits, in a sentence; empty while it works."})
+    waiting_until = fields.DateTime(allow_none=True, metadata={"description": "When it tries next."})
+    breaker = fields.Nested(BreakerDetails, allow_none=True, metadata={"description": "null while it is closed."})
     blocking = fields.List(fields.String(), metadata={"description": "Who holds the locks that it waits for."})
     phases = fields.List(fields.Dict())
     report = fields.Dict(allow_none=True)

@@ -1,12 +1,19 @@
 """Below /api/v1: everything that the older system had no endpoint for."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from flask import Response, g, url_for
 
 from briefly_admin.api.answers import run_json, success
 from briefly_admin.api.requests import Blueprint, idempotency_key, services
-from briefly_admin.api.schemas import Failure, MigrationStatusAnswer, RunAnswer, ValidationAnswer
+from briefly_admin.api.schemas import (
+    Failure,
+    LiveConfigRequest,
+    MigrationStatusAnswer,
+    RunAnswer,
+    ValidationAnswer,
+)
 from briefly_admin.api.validation import answer_validation
 from briefly_admin.domain.errors import NotFound
 from briefly_admin.domain.permissions import Permission
@@ -37,6 +44,47 @@ def get_validation(run_id: str) -> Response:
     if run.kind is not RunKind.VALIDATION:
         raise NotFound(f"Run {run.number} is no validation.", remedy="Ask /api/v1/runs/<id>.")
     return answer_validation(services(), run.id, seconds=0)
+
+
+@runs.route("/<run_id>/pause", methods=["POST"])
+@requires(Permission.STEER)
+@runs.response(200, RunAnswer)
+@runs.alt_response(404, schema=Failure, description="There is no such run.")
+@runs.alt_response(409, schema=Failure, description="Its state does not allow it.")
+def pause(run_id: str) -> Response:
+    """Stop after the batches in hand: `pausing`, then `paused`."""
+    return success(run_json(services().runs.pause(g.actor, run_id)))
+
+
+@runs.route("/<run_id>/resume", methods=["POST"])
+@requires(Permission.STEER)
+@runs.response(200, RunAnswer)
+@runs.alt_response(404, schema=Failure, description="There is no such run.")
+@runs.alt_response(409, schema=Failure, description="Wrong state, another run began since, or another plan.")
+def resume(run_id: str) -> Response:
+    """Go on from the last batch, as soon as a worker takes it."""
+    return success(run_json(services().runs.resume(g.actor, run_id)))
+
+
+@runs.route("/<run_id>/cancel", methods=["POST"])
+@requires(Permission.STEER)
+@runs.response(200, RunAnswer)
+@runs.alt_response(404, schema=Failure, description="There is no such run.")
+@runs.alt_response(409, schema=Failure, description="Its state does not allow it.")
+def cancel(run_id: str) -> Response:
+    """End it: at once where nobody leads it, else after the batches in hand."""
+    return success(run_json(services().runs.cancel(g.actor, run_id)))
+
+
+@runs.route("/<run_id>/change", methods=["POST"])
+@requires(Permission.STEER)
+@runs.arguments(LiveConfigRequest, example={"batchSize": "auto", "workers": 4})
+@runs.response(200, RunAnswer)
+@runs.alt_response(404, schema=Failure, description="There is no such run.")
+@runs.alt_response(409, schema=Failure, description="Its state does not allow it.")
+def change(body: Mapping[str, Any], run_id: str) -> Response:
+    """Change batch size, workers or pause of a running or paused run, from the next batch on."""
+    return success(run_json(services().runs.change(g.actor, run_id, body)))
 
 
 @backups.route("/<backup_id>/preview", methods=["POST"])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 import click
@@ -17,6 +18,7 @@ from briefly_admin.cli.printing import counted, one_line, print_json
 from briefly_admin.domain.errors import BrieflyError
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import RunState
+from briefly_admin.services.sentences import at_work, breaker_sentence, next_try
 from briefly_admin.services.views import RunView
 
 _BETWEEN: Final = 0.5
@@ -39,6 +41,8 @@ class Printer:
         self._phase = ""
         self._said = ""
         self._stood: RunState | None = None
+        self._held = ""
+        self._wanted = 1
         self._printed: Any = None
         self._next = 0.0
 
@@ -60,10 +64,13 @@ class Printer:
             return
         if progress.phase != self._phase:
             self._begin(progress.phase)
-        self._say(progress.waiting)
+        when = next_try(progress, datetime.now(UTC)) if progress.waiting else ""
+        self._say(progress.waiting, f"; {when}" if when else "", progress.waiting_until)
+        work = at_work(progress, self._wanted)
         for table in progress.tables if self._bars else ():
             if table.total or table.done:
-                self._draw(table)
+                self._draw(table, work)
+                work = "" if table.done < table.total else work
 
     def state(self, view: RunView) -> None:
         """Draw what the app database says."""
@@ -74,7 +81,9 @@ class Printer:
             if view.state is self._stood:
                 self._say(view.sentence)
         elif view.progress and view.live:
+            self._wanted = int(view.config.get("workers", 1))
             self.progress(view.progress)
+            self._hold(breaker_sentence(view.breaker))
         self._stood = view.state
 
     def _json_progress(self, progress: Progress) -> None:
@@ -86,7 +95,7 @@ class Printer:
             self._json_line(replace(self._look(), progress=progress, phase=progress.phase))
 
     def _json_line(self, view: RunView) -> None:
-        data = view.status_json()
+        data = view.status_json() | view.work_json()
         if data != self._printed:
             self._printed = data
             _unheard(lambda: print_json(data))
@@ -98,11 +107,18 @@ class Printer:
             self._bars.remove_task(task)  # type: ignore[union-attr] # looked at one line above
         self._tasks.clear()
 
-    def _say(self, text: str) -> None:
-        """Once, as long as it stays the same."""
-        if text and text != self._said:
+    def _say(self, text: str, when: str = "", until: str = "") -> None:
+        """Once, as long as it and the moment of the next try stay the same."""
+        said = f"{text} {until}"
+        if text and said != self._said:
+            self._line(f"  {one_line(text.rstrip('.') + when if when else text)}")
+        self._said = said
+
+    def _hold(self, text: str) -> None:
+        """What the circuit breaker says, once."""
+        if text and text != self._held:
             self._line(f"  {one_line(text)}")
-        self._said = text
+        self._held = text
 
     def _line(self, text: str) -> None:
         if self._bars:
@@ -110,13 +126,15 @@ class Printer:
         else:
             _unheard(lambda: click.echo(text))
 
-    def _draw(self, table: TableProgress) -> None:
+    def _draw(self, table: TableProgress, work: str) -> None:
         assert self._bars is not None
         if table.table not in self._tasks:
             self._tasks[table.table] = self._bars.add_task(one_line(table.table), note="")
         note = f"{table.done:,} of {counted(table.total, 'row')}"
         if table.done < table.total and table.rate:
             note += f", {table.rate:,.0f} rows/s"
+        if table.done < table.total and work:
+            note += f" · {work}"
         self._bars.update(self._tasks[table.table], completed=table.done, total=max(table.total, 1), note=note)
 
 

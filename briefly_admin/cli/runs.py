@@ -1,7 +1,8 @@
 """Start, watch and steer runs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -12,7 +13,8 @@ from briefly_admin.cli.session import Session, session
 from briefly_admin.domain.actions import Action
 from briefly_admin.domain.errors import InvalidRequest
 from briefly_admin.domain.findings import Finding, blocking
-from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.domain.runs import LED, RunKind, RunState
+from briefly_admin.services.sentences import at_work, breaker_sentence, next_try
 from briefly_admin.services.views import RunView
 
 _BLOCKING: Final = 3
@@ -101,10 +103,12 @@ def status(run_id: str | None, *, as_json: bool) -> None:
             return
         view = active.services.runs.get(active.actor, run_id)
         if as_json:
-            print_json(view.status_json())
+            print_json(view.status_json() | view.work_json())
             return
         click.echo(f"Run {view.number} ({view.id}), {view.kind} of {view.target_title}, {view.state}.")
         click.echo(view.sentence)
+        for line in _how_it_goes(view):
+            click.echo(line)
         if view.backup_name:
             click.echo(f"Backup: {view.backup_name}")
         print_table(
@@ -112,6 +116,20 @@ def status(run_id: str | None, *, as_json: bool) -> None:
             ((p.phase, p.state, at(p.started_at), at(p.finished_at)) for p in view.phases),
             empty="",
         )
+
+
+def _how_it_goes(view: RunView) -> Iterator[str]:
+    """What it waits for and until when, the circuit breaker, workers and batch size: each where there is something."""
+    held = breaker_sentence(view.breaker)
+    if view.progress and view.state in LED:
+        when = next_try(view.progress, datetime.now(UTC)) if view.waiting else ""
+        if when:
+            yield f"Waiting: {when}."
+        work = at_work(view.progress, int(view.config.get("workers", 1)))
+        if work:
+            yield f"At work: {work}."
+    if held:
+        yield held
 
 
 def _list(active: Session, *, as_json: bool) -> None:
@@ -148,6 +166,18 @@ def _steering(action: Action, words: str) -> click.Command:
     return steer
 
 
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--config", metavar="JSON", help="Settings as a JSON object.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="One of them, e.g. batchSize=auto.")
+@as_json
+def change(run_id: str, config: str | None, pairs: tuple[str, ...], *, as_json: bool) -> None:
+    """Change batchSize, workers or pause of a running or paused run, from the next batch on."""
+    with session() as active:
+        view = active.services.runs.change(active.actor, run_id, parse_config(config, pairs))
+        _print_state(view, as_json=as_json)
+
+
 COMMANDS: Final = (
     run,
     validate,
@@ -155,4 +185,5 @@ COMMANDS: Final = (
     _steering(Action.PAUSE, "Pause a run at the end of its batch."),
     _steering(Action.RESUME, "Go on with a run from its last batch; lead it here where no worker listens."),
     _steering(Action.CANCEL, "Cancel a run at the end of its batch."),
+    change,
 )

@@ -60,11 +60,13 @@ class Allowed:
 
 
 def allowed_actions(
-    state: RunState, role: Role, *, kind: RunKind = RunKind.MIGRATION, has_backup: bool = True, resumable: bool = True
-) -> tuple[Allowed, ...]:
+    state: RunState, role: Role, *, kind: RunKind = RunKind.MIGRATION, has_backup: bool = True, resumable: bool = True,
+    same_plan: bool = True,
+) -> tuple[Allowed, ...]:  # fmt: skip
     """The actions of a state, in the order of their buttons.
 
-    `has_backup`: an unexpired backup of the run is there; `resumable`: nothing else began since it stopped.
+    `has_backup`: an unexpired backup of the run is there; `resumable`: nothing else began since it stopped;
+    `same_plan`: the plan is the one that the run began with, or the run is not bound to it.
     """
     listed = []
     for action in BY_STATE[state]:
@@ -72,12 +74,12 @@ def allowed_actions(
             continue
         if action is Action.ROLL_BACK and kind not in _WRITING:
             continue
-        why = _why_not(action, role, has_backup=has_backup, resumable=resumable)
+        why = _why_not(action, role, has_backup=has_backup, resumable=resumable, same_plan=same_plan)
         listed.append(Allowed(action, allowed=not why, why_not=why))
     return tuple(listed)
 
 
-def _why_not(action: Action, role: Role, *, has_backup: bool, resumable: bool) -> str:
+def _why_not(action: Action, role: Role, *, has_backup: bool, resumable: bool, same_plan: bool) -> str:
     permission = PERMISSION[action]
     if permission not in GRANTS[role]:
         needed = next(r for r in Role if permission in GRANTS[r])
@@ -86,4 +88,6 @@ def _why_not(action: Action, role: Role, *, has_backup: bool, resumable: bool) -
         return "There is no backup of this run that can be restored."
     if action is Action.RESUME and not resumable:
         return "Another run has begun since; start a new one."
+    if action is Action.RESUME and not same_plan:
+        return "The plan has changed since it began; start a new run."
     return ""

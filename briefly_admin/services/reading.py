@@ -7,11 +7,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from briefly_admin.domain.actions import Action, allowed_actions
+from briefly_admin.domain.breaker import BreakerState, BreakerView
 from briefly_admin.domain.config import RunConfig
 from briefly_admin.domain.errors import NotFound, Unavailable
 from briefly_admin.domain.permissions import Actor
 from briefly_admin.domain.progress import Progress
-from briefly_admin.domain.runs import EXCLUSIVE_KINDS, LED, RunKind, RunState, phases
+from briefly_admin.domain.runs import BOUND_TO_PLAN, EXCLUSIVE_KINDS, LED, RunKind, RunState, phases
 from briefly_admin.plans import PLANS
 from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.services.sentences import Facts, sentence
@@ -86,10 +87,13 @@ class Reader:
         backup = around.backups.get(row.backup_id) if row.backup_id else None
         restorable = backup is not None and not why_not_restorable(backup, self._now())
         resumable = is_resumable(row, around.newest_exclusive)
-        actions = allowed_actions(state, actor.role, kind=kind, has_backup=restorable, resumable=resumable)
+        plan = PLANS.get(row.plan)
+        actions = allowed_actions(
+            state, actor.role, kind=kind, has_backup=restorable, resumable=resumable,
+            same_plan=kind not in BOUND_TO_PLAN or plan is None or plan.fingerprint == row.plan_fingerprint,
+        )  # fmt: skip
         undoable = restorable and state in _UNDOABLE and kind in {RunKind.MIGRATION, RunKind.ROLLBACK}
         facts = self._facts(row, around, progress, backup if restorable else None, resumable=resumable)
-        plan = PLANS.get(row.plan)
         return RunView(
             id=str(row.id), number=row.number, kind=kind, name=f"{row.plan} {kind.value} {row.number}", state=state,
             plan=row.plan, plan_title=plan.title if plan else row.plan, target_title=row.target_title,
@@ -103,7 +107,8 @@ class Reader:
             created_by=row.created_by, created_at=row.created_at, enqueued_at=utc(row.enqueued_at),
             started_at=utc(row.started_at), completed_at=utc(row.completed_at), heartbeat_at=utc(row.heartbeat_at),
             attempt=row.attempt, leader=row.leader or "", actions=actions, sentence=sentence(facts),
-            waiting=progress.waiting if progress and state in LED else "", blocking=(),
+            waiting=progress.waiting if progress and state in LED else "",
+            breaker=breaker_view(row, self._now()) if state in LED else BreakerView(), blocking=(),
         )  # fmt: skip
 
     def _facts(
@@ -137,6 +142,15 @@ class Reader:
             expires_at=utc(row.expires_at), proven_at=utc(row.proven_at), proven_level=row.proven_level or "",
             pinned=row.pinned, restorable=not why, why_not=why, damage=tuple(row.damage),
         )  # fmt: skip
+
+
+def breaker_view(row: Row[Any], now: datetime) -> BreakerView:
+    """The circuit breaker's columns of a run."""
+    until = utc(row.breaker_until)
+    return BreakerView(
+        BreakerState(row.breaker_state), row.breaker_failures, row.breaker_why, until,
+        (until - now).total_seconds() if until else 0.0, row.breaker_worker,
+    )  # fmt: skip
 
 
 def find_run(connection: Connection, reference: str) -> Row[Any]:

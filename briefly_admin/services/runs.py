@@ -8,14 +8,16 @@ from datetime import datetime
 from typing import Any, Final
 
 from briefly_admin.domain.actions import Action
-from briefly_admin.domain.config import BY_NAME, RunConfig
+from briefly_admin.domain.config import BY_NAME, FIELDS, RunConfig
 from briefly_admin.domain.errors import InvalidRequest, Refused
 from briefly_admin.domain.permissions import Actor, Permission
-from briefly_admin.domain.runs import EXCLUSIVE_KINDS, RunKind, RunState
+from briefly_admin.domain.runs import BOUND_TO_PLAN, EXCLUSIVE_KINDS, RunKind, RunState
 from briefly_admin.engine.blockers import blockers
+from briefly_admin.plans import plan as plan_of
 from briefly_admin.services import restoring
 from briefly_admin.services.auditing import AuditService, require
 from briefly_admin.services.config import Servers, ServiceConfig
+from briefly_admin.services.contexts import require_same_plan
 from briefly_admin.services.planning import plan_view
 from briefly_admin.services.reading import Reader, find_run, is_resumable, may
 from briefly_admin.services.starting import Request, Starter, refuse_if_busy
@@ -27,6 +29,7 @@ _S: Final = RunState
 _RESUMABLE: Final = frozenset({_S.PAUSED, _S.INTERRUPTED, _S.FAILED, _S.CANCELLED})
 _CANCELLED_AT_ONCE: Final = frozenset({_S.AWAITING_APPROVAL, _S.PENDING, _S.PAUSED, _S.INTERRUPTED})
 _CHANGEABLE: Final = frozenset({_S.RUNNING, _S.PAUSED})
+_LIVE: Final = tuple(field.name for field in FIELDS if field.live)
 _POLL: Final = 0.2
 _POINTS: Final = 2000
 
@@ -132,7 +135,10 @@ class RunService:
             return self._steered(connection, actor, row, Action.CANCEL, moved=moved)
 
     def resume(self, actor: Actor, run_id: str) -> RunView:
-        """Queue the run again; it goes on from its last batch. Raises Busy, Refused where another run began since."""
+        """Queue the run again; it goes on from its last batch.
+
+        Raises Busy; Refused where another run began since, or where the plan is another one now.
+        """
         require(actor, Permission.STEER)
         with self._database.begin() as connection:
             row = find_run(connection, run_id)
@@ -143,6 +149,8 @@ class RunService:
                 refuse_if_busy(connection, row.target_id, but=row.id)
             if not is_resumable(row, runs.newest_exclusive(connection)):
                 raise Refused("Another run has begun since; this one cannot go on.", remedy="Start a new one.")
+            if RunState(row.state) in _RESUMABLE and RunKind(row.kind) in BOUND_TO_PLAN:
+                require_same_plan(row, plan_of(row.plan))
             moved = runs.transition(
                 connection, row.id, _S.PENDING, before=_RESUMABLE, by=actor.name, enqueued_at=None, completed_at=None,
                 error=None, error_code=None, remedy=None,
@@ -154,6 +162,8 @@ class RunService:
     def change(self, actor: Actor, run_id: str, config: Mapping[str, Any]) -> RunView:
         """Change batch size, pause or workers of a running or paused run. Raises InvalidRequest for other fields."""
         require(actor, Permission.STEER)
+        if not config:
+            raise InvalidRequest(f"There is nothing to change; what can be changed: {', '.join(_LIVE)}.")
         fixed = [name for name in config if name in BY_NAME and not BY_NAME[name].live]
         if fixed:
             texts = {name: ["Cannot be changed once a run has begun."] for name in fixed}

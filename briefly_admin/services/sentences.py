@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from briefly_admin.domain.breaker import BreakerState, BreakerView
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import RunKind, RunState
 
@@ -146,6 +147,39 @@ _BY_STATE: Final[dict[RunState, Callable[[Facts], str]]] = {
     RunState.COMPLETED_WITH_SKIPS: _completed,
     RunState.ROLLED_BACK: _rolled_back,
 }
+
+
+def next_try(progress: Progress, now: datetime) -> str:
+    """'next try in 12 s' of what waits; '' where nobody knows when."""
+    try:
+        until = datetime.fromisoformat(progress.waiting_until)
+    except ValueError:
+        return ""
+    left = ((until if until.tzinfo else until.replace(tzinfo=UTC)) - now).total_seconds()
+    return f"next try in {duration(left)}" if round(left) > 0 else "next try now"
+
+
+def at_work(progress: Progress, wanted: int) -> str:
+    """'2 of 4 workers · 640 rows a batch', without what is not known, or is no news: that one worker does it."""
+    parts = []
+    if progress.workers and max(wanted, progress.workers) > 1:
+        of = f" of {wanted:,}" if wanted > progress.workers else ""
+        parts.append(f"{progress.workers:,}{of} workers")
+    if progress.batch_size:
+        parts.append(f"{rows(progress.batch_size)} a batch")
+    return " · ".join(parts)
+
+
+def breaker_sentence(breaker: BreakerView) -> str:
+    """Why the circuit breaker holds the run back, and when it tries; '' while it is closed."""
+    if breaker.state is BreakerState.CLOSED:
+        return ""
+    times = f"{breaker.failures:,} {'failure' if breaker.failures == 1 else 'failures'}"
+    why = f": {breaker.why.rstrip('.')}" if breaker.why else ""
+    if breaker.state is BreakerState.HALF_OPEN:
+        return f"The circuit breaker is half open after {times}{why}. One small batch probes now; all else waits."
+    when = f" at {breaker.until.astimezone(UTC):%H:%M:%S} UTC" if breaker.until else ""
+    return f"The circuit breaker is open after {times}{why}. One small batch probes{when}; nobody writes until then."
 
 
 def duration(seconds: float) -> str:

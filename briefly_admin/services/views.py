@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from briefly_admin.domain.actions import Allowed
+from briefly_admin.domain.breaker import BreakerState, BreakerView
 from briefly_admin.domain.checks import Check, Colour
 from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.domain.progress import Progress
@@ -72,6 +73,8 @@ class RunView:
     actions: tuple[Allowed, ...]
     sentence: str
     waiting: str
+    breaker: BreakerView
+    """As it stands; closed for a run that nobody leads."""
     blocking: tuple[str, ...]
     """Who holds the locks that it waits for; looked up for one run alone, not in lists."""
 
@@ -107,6 +110,25 @@ class RunView:
             "rate": progress.rate if progress else 0.0,
             "eta_seconds": progress.eta_seconds if progress else None,
             "config": dict(self.config),
+        }
+
+    def work_json(self) -> dict[str, Any]:
+        """How the work goes, beside MigrationStatus: null where there is nothing to say; `waiting` is then ''."""
+        progress = self.progress if self.state in LED else None
+        held = self.breaker.state is not BreakerState.CLOSED
+        return {
+            "batch_size": (progress and progress.batch_size) or None,
+            "workers": (progress and progress.workers) or None,
+            "waiting": self.waiting,
+            "waiting_until": (progress and self.waiting and progress.waiting_until) or None,
+            "breaker": {
+                "state": self.breaker.state.value,
+                "failures": self.breaker.failures,
+                "why": self.breaker.why,
+                "until": _iso(self.breaker.until),
+            }
+            if held
+            else None,
         }
 
 

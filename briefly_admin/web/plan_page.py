@@ -39,7 +39,15 @@ def new_run_page(actor: Actor, form: ConfigForm, *, keep: bool, error: BrieflyEr
         return NewRunPage(None, (), problem_of(error or unavailable))
     if not keep:
         form.process(formdata=None, data=plan.config)
+    form.say_who_listens(_listening())
     return NewRunPage(plan, _estimate(plan), problem_of(error) if error else None)
+
+
+def _listening() -> int | None:
+    try:
+        return services().queue.workers()
+    except Unavailable:
+        return None
 
 
 def problem_of(error: BrieflyError) -> Problem:

@@ -100,6 +100,13 @@ class ConfigForm(FlaskForm):
             if field is not None:
                 field.errors = [*field.errors, *texts]
 
+    def say_who_listens(self, listening: int | None) -> None:
+        """Beside the number of workers: how many listen now; None where nobody could say."""
+        if listening is None:
+            return
+        verb = "listens" if listening == 1 else "listen"
+        self["workers"].description += f" {listening:,} {verb} now; the run goes on with what there is."
+
     def live(self) -> list[Field]:
         """The fields that can be changed while a run is running or paused."""
         return [self[name] for name in LIVE if name in self]

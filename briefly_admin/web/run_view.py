@@ -8,8 +8,10 @@ from typing import Any, Final
 from flask import url_for
 
 from briefly_admin.domain.actions import Action, Allowed
+from briefly_admin.domain.config import AUTO
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import LED, Phase, RunKind, RunState
+from briefly_admin.services.sentences import at_work, breaker_sentence
 from briefly_admin.services.views import LogLine, PhaseView, RunView
 from briefly_admin.web import formats
 from briefly_admin.web.parts import Bar, Button, Step
@@ -67,6 +69,8 @@ class RunPage:
     tables: tuple[TableRow, ...]
     shows_changes: bool
     waiting: str
+    next_try: datetime | None
+    breaker: str
     blocking: tuple[str, ...]
     findings_url: str
     picture_url: str
@@ -114,6 +118,8 @@ def run_page(view: RunView, log: tuple[LogLine, ...], now: datetime, picture_tex
         tables=() if finished and view.state not in _STOPPED else _table_rows(progress),
         shows_changes=progress is not None and progress.phase == Phase.MIGRATE,
         waiting=view.waiting,
+        next_try=_next_try(progress) if view.waiting else None,
+        breaker=breaker_sentence(view.breaker),
         blocking=view.blocking,
         findings_url=url_for("findings.show", run_id=view.number),
         picture_url=_picture_url(view, now),
@@ -173,7 +179,7 @@ def _rows_bar(label: str, done: int, total: int, tone: str) -> Bar:
 
 
 def _figures(view: RunView, now: datetime) -> str:
-    """'412,000 of 1,284,003 rows · 21,400 rows/s · about 2 min left · running for 4 min'."""
+    """'412,000 of 1,284,003 rows · 21,400 rows/s · about 2 min left · 640 rows a batch · begun 4 min ago'."""
     parts = []
     progress = view.progress if view.state in LED else None
     if progress and progress.total:
@@ -182,11 +188,22 @@ def _figures(view: RunView, now: datetime) -> str:
         parts.append(f"{progress.rate:,.0f} rows/s")
     if progress and progress.eta_seconds is not None and progress.total:
         parts.append(f"about {formats.about(progress.eta_seconds)} left")
+    work = at_work(progress, int(view.config.get("workers", 1))) if progress else ""
+    if work:
+        parts.append(work)
     elapsed = _elapsed(view, now)
     if elapsed is not None:
         words = f"took {formats.duration(elapsed)}" if view.completed_at else f"begun {formats.about(elapsed)} ago"
         parts.append(words)
     return " · ".join(parts)
+
+
+def _next_try(progress: Progress | None) -> datetime | None:
+    """When what waits tries next; None where nobody knows."""
+    try:
+        return datetime.fromisoformat(progress.waiting_until) if progress else None
+    except ValueError:
+        return None
 
 
 def _elapsed(view: RunView, now: datetime) -> float | None:
@@ -262,13 +279,18 @@ def _facts(view: RunView) -> tuple[tuple[str, str], ...]:
         facts.append(("Led by", f"{view.leader}, attempt {view.attempt}"))
     if view.kind is RunKind.MIGRATION:
         facts += [
-            ("Rows a batch", formats.number(view.config.get("batchSize"))),
+            ("Rows a batch", _batch_size(view.config.get("batchSize"))),
+            ("Workers", formats.number(view.config.get("workers", 1))),
             ("Invalid rows", {"skip": "are skipped into quarantine"}.get(view.config.get("onInvalid", ""), "stop it")),
         ]
     if view.kind is RunKind.MIGRATION and not rehearsing:
         kept = view.config.get("createBackup", True)
         facts.append(("Backup", "is taken and proven first" if kept else "none: no rollback"))
     return tuple(facts)
+
+
+def _batch_size(wanted: Any) -> str:
+    return "found by itself (auto)" if wanted == AUTO else formats.number(wanted)
 
 
 def _buttons(view: RunView) -> tuple[Button, ...]:
