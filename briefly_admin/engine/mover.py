@@ -12,10 +12,12 @@ from briefly_admin.domain.errors import Fenced, RunFailed, Unavailable
 from briefly_admin.domain.partitions import Count, Partition
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine.batching import Claim, FastBatch, KeyRange, Work, here, quarantined
+from briefly_admin.engine.breaker import Announce
 from briefly_admin.engine.careful import CarefulBatch, Outcome
 from briefly_admin.engine.checkpoints import Checkpoint, claim_partition, counted, quarantine
 from briefly_admin.engine.context import QuarantinedRow, RunContext
 from briefly_admin.engine.fence import fenced
+from briefly_admin.engine.pace import Pace
 from briefly_admin.engine.retry import Patience, Verdict, classify, describe
 from briefly_admin.engine.steering import Steering
 from briefly_admin.engine.target import Connection
@@ -28,7 +30,7 @@ _SETTINGS: Final = (
 )
 _NOTE_EVERY: Final = 0.5
 """Seconds between two notes of how far it has come; each is of batches that are on the target's disk."""
-_NAP: Final = 2.0
+_NAP: Final = 1.0
 """Seconds of waiting after which the others are told that somebody is still there."""
 
 
@@ -75,8 +77,7 @@ class Tools:
 
     line: Line
     steering: Steering
-    announce: Callable[..., None]
-    """Takes why it waits, and until when."""
+    announce: Announce
     sized: Callable[[int], None]
     """Takes the size of the next batch, in rows."""
 
@@ -104,16 +105,19 @@ class Mover:
     def move(self) -> Count:
         """Batch after batch; the partition's counts. Raises RunFailed, Stopped, Fenced, Unavailable."""
         patience = Patience(self._context, f"A batch of {self._work.table.name}", self._tools.announce)
+        pace = Pace(self._context, self._tools.announce)
         steering, state = self._tools.steering, None
         while True:
             self._context.check_stop()
             steering.want(self._context.config.batch_size)
+            size = min(steering.size, patience.admit() or steering.size)
             try:
                 if state is None:
                     state = self._claim()
                 if state.done:
+                    patience.succeeded()
                     return counted(state)
-                state = self._timed_batch(state)
+                state, seconds = self._timed_batch(state, size)
             except (psycopg.Error, Unavailable) as error:
                 if self._after_failure(error, patience) is Verdict.SMALLER:
                     steering.halve()
@@ -122,14 +126,13 @@ class Mover:
                 state = None
                 continue
             patience.succeeded()
-            self._pause(state)
+            self._rest(state, pace, seconds)
 
     def _sleep(self, seconds: float) -> None:
-        while seconds > _NAP:
-            self._wait(_NAP)
+        while seconds > 0:
+            self._wait(min(seconds, _NAP))
             self._note(self._durable)
             seconds -= _NAP
-        self._wait(seconds)
 
     def _claim(self) -> Checkpoint:
         context = self._context
@@ -155,28 +158,31 @@ class Mover:
         patience.failed(error)
         return verdict
 
-    def _pause(self, state: Checkpoint) -> None:
+    def _rest(self, state: Checkpoint, pace: Pace, seconds: float) -> None:
+        """Says how far it has come; then whatever pause the admin, the replicas and the server need."""
         if state.durable:
             self._durable = counted(state)
             self._noted = self._context.monotonic()
         self._note(self._durable)
-        pause = self._context.config.pause
-        if pause and not state.done:
-            self._context.sleep(pause / 1000)
+        if state.done:
+            return
+        pace.after(self._tools.line.open(), seconds)
+        if self._context.config.pause:
+            self._context.sleep(self._context.config.pause / 1000)
 
     @property
     def _noting(self) -> bool:
         """Whether a note is due in the app database; the batch before it is then committed to the disk."""
         return self._context.monotonic() - self._noted >= _NOTE_EVERY
 
-    def _timed_batch(self, state: Checkpoint) -> Checkpoint:
-        steering = self._tools.steering
-        self._tools.sized(steering.size)
+    def _timed_batch(self, state: Checkpoint, size: int) -> tuple[Checkpoint, float]:
+        """The batch, and how many seconds it took."""
+        self._tools.sized(size)
         begun = self._context.monotonic()
-        moved = self._batch(state, steering.size)
-        rows = counted(moved).done - counted(state).done
-        steering.took(rows, self._context.monotonic() - begun)
-        return moved
+        moved = self._batch(state, size)
+        seconds = self._context.monotonic() - begun
+        self._tools.steering.took(counted(moved).done - counted(state).done, seconds)
+        return moved, seconds
 
     def _batch(self, state: Checkpoint, limit: int) -> Checkpoint:
         connection = self._tools.line.open()

@@ -1,0 +1,152 @@
+"""The migrate phase shared out: many partitions, several workers, kills; the result depends on none of it."""
+
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Self
+
+import psycopg
+import pytest
+
+from briefly_admin.domain.config import BatchSize
+from briefly_admin.domain.errors import Fenced, Stopped
+from briefly_admin.engine import fence, migrate
+from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.cutting import Cut
+from briefly_admin.engine.sharing import help_out
+from tests.engine.journal_memory import MemoryJournal
+from tests.engine.test_migrate import LOUD, add_trigger, changed_rows, spoiled
+from tests.engine.writing_bench import Bench, contents, fill, oracle, same
+
+SMALL = Cut(smallest=10, largest=40)
+
+
+class Crew:
+    """Helpers of one attempt, each in a thread of its own, with its own sessions."""
+
+    def __init__(self, context: RunContext, workers: int) -> None:
+        self.failures: list[Exception] = []
+        self.done: dict[str, int] = {}
+        self._over = threading.Event()
+        journals = [MemoryJournal(context.journal.record, context.attempt, worker=f"test:{n}")  # type: ignore[attr-defined]
+                    for n in range(2, workers + 1)]  # fmt: skip
+        self._contexts = [replace(context, journal=journal, random=random.Random(1)) for journal in journals]
+        self._threads = [threading.Thread(target=self._work, args=(each,)) for each in self._contexts]
+
+    def _work(self, context: RunContext) -> None:
+        name = context.journal.partitions.worker
+        while not self._over.is_set():
+            try:
+                self.done[name] = self.done.get(name, 0) + help_out(context, {migrate.STEP.name: migrate.STEP})
+            except (Stopped, Fenced):
+                return
+            except Exception as error:  # noqa: BLE001 - collected and shown
+                self.failures.append(error)
+                return
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@contextlib.contextmanager
+def killing(superuser_dsn: str, seed: int) -> Iterator[list[int]]:
+    """Ends a random one of the backends that hold a partition, again and again; how many were ended so far."""
+    stop, chance, kills = threading.Event(), random.Random(seed), [0]
+
+    def kill() -> None:
+        with psycopg.connect(superuser_dsn, autocommit=True) as connection:
+            while not stop.wait(chance.uniform(0.01, 0.08) if kills[0] else 0.002):
+                kills[0] += connection.execute(
+                    "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity a "
+                    "WHERE EXISTS (SELECT FROM briefly_migration.checkpoint c WHERE c.backend_pid = a.pid AND "
+                    "c.backend_start = a.backend_start AND c.partition >= 0) ORDER BY random() LIMIT 1) AS one"
+                ).fetchone()[0]  # type: ignore[index]  # an aggregate always gives a row
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield kills
+    finally:
+        stop.set()
+        thread.join()
+
+
+def shared_run(
+    bench: Bench, workers: int, *, batch_size: BatchSize = 7, cut: Cut = SMALL, killer_dsn: str = "", **extra: Any
+) -> dict[str, Any]:
+    """A whole migrate phase by so many workers; their backends are ended where a superuser's connection is given."""
+    context = bench.context(batch_size=batch_size, workers=workers, retry_delay=1, max_retries=10, **extra)
+    lead = fence.take_over(context.target, context.run_id, context.attempt)
+    try:
+        with contextlib.ExitStack() as stack:
+            kills = stack.enter_context(killing(killer_dsn, workers)) if killer_dsn else [0]
+            crew = stack.enter_context(Crew(context, workers))
+            result = migrate.run(context, cut)
+        assert not crew.failures
+        assert bool(killer_dsn) is bool(kills[0])
+        return result
+    finally:
+        lead.release()
+
+
+def comparable(bench: Bench) -> list[tuple[Any, ...]]:
+    rows = bench.record.quarantine.values()
+    return sorted((r.table, r.key, r.cause, r.sqlstate, r.constraint, r.message) for r in rows)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize(("batch_size", "kills"), [(1, True), (7, False), (7, True), (100, True), ("auto", True)])
+def test_the_result_does_not_depend_on_how(
+    target_database: str, superuser_database: Callable[[str], str], workers: int, batch_size: BatchSize, kills: bool
+) -> None:
+    before = fill(target_database, 5, chunks=400)
+    add_trigger(target_database, LOUD)
+    bad = spoiled(before)
+    assert bad
+    bench = Bench(target_database)
+    killer = superuser_database(target_database) if kills else ""
+    result = shared_run(bench, workers, batch_size=batch_size, on_invalid="skip", killer_dsn=killer)
+    expected = oracle(before)
+    pairs = zip(before['us "ers" 100%s'], expected['us "ers" 100%s'], strict=True)
+    expected['us "ers" 100%s'] = [old if old[0] in bad else new for old, new in pairs]
+    assert same(contents(target_database), expected)
+    message = "RaiseException, SQLSTATE P0001"
+    assert comparable(bench) == sorted(('us "ers" 100%s', (str(n),), "trigger", "P0001", None, message) for n in bad)
+    changed = {t: sum(a != b for a, b in zip(before[t], expected[t], strict=True)) for t in before}
+    assert result == {
+        "tables": [
+            {"table": t, "looked": len(before[t]), "changed": changed[t], "skipped": len(bad) if "ers" in t else 0}
+            for t in ('us "ers" 100%s', "files", "chu%nks")
+        ],
+        "looked": 500, "changed": sum(changed.values()), "skipped": len(bad),
+    }  # fmt: skip
+
+
+def test_several_workers_share_one_table_and_its_groups(target_database: str) -> None:
+    before = fill(target_database, files=5, chunks=1500)
+    bench = Bench(target_database)
+    result = shared_run(bench, 4, batch_size=10, cut=Cut(smallest=50, largest=100), pause=20)
+    assert same(contents(target_database), oracle(before))
+    assert result["changed"] == changed_rows(before)
+    views = bench.record.partitions.steps["migrate"]
+    assert len({row.view.worker for row in views}) > 1
+    assert max(each.workers for each in bench.progress) > 1
+
+
+def test_batches_that_meet_the_same_groups_do_not_undo_each_other(target_database: str) -> None:
+    before = fill(target_database, files=300, chunks=6000)
+    bench = Bench(target_database)
+    with psycopg.connect(target_database) as connection:
+        connection.execute('CREATE INDEX ON "chu%nks" (file_id)')
+    shared_run(bench, 4, batch_size=50, cut=Cut(smallest=100, largest=1500))
+    assert same(contents(target_database), oracle(before))
+    assert not [line for level, line, _ in bench.record.lines if level == "warning"]
