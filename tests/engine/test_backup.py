@@ -3,7 +3,7 @@
 import resource
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,17 +27,17 @@ from briefly_admin.plans.base import Column, Plan, Table
 from briefly_admin.vault.digest import bucket_sql, buckets_of, digest_of, digest_sql
 from briefly_admin.vault.keys import MasterKeys
 from briefly_admin.vault.stores import open_store
-from briefly_admin.vault.vault import Vault
+from briefly_admin.vault.vault import BackupReader, Vault
 from tests.engine.journal_memory import RunRecord
 
+KEYS = MasterKeys({"k1": bytes(32)})
 ACCOUNTS = Table("accounts", Schema, [Column("id", "integer"), Column("balance", "bigint")])
 ODD = Table('odd "name" 100%', Schema, [Column("a key", "text")], key=("a key", "n"))
 PLAN = Plan("money", "Money", "Two tables.", [ACCOUNTS, ODD])
 
 
-@pytest.fixture
-def target(target_database: str) -> Target:
-    with psycopg.connect(target_database) as connection:
+def make_tables(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
         connection.execute(
             "CREATE TABLE accounts (id serial PRIMARY KEY, balance bigint, note text, v public.vector(3))"
         )
@@ -49,6 +49,11 @@ def target(target_database: str) -> Target:
             'CREATE TABLE "odd ""name"" 100%" ("a key" text, n int, "j%" jsonb, PRIMARY KEY ("a key", n))'
         )
         connection.execute("""INSERT INTO "odd ""name"" 100%" VALUES ('ä%s', 1, '{"a": [1]}'), ('', 2, NULL)""")
+
+
+@pytest.fixture
+def target(target_database: str) -> Target:
+    make_tables(target_database)
     return Target(target_database)
 
 
@@ -62,7 +67,7 @@ class Bench:
 
     def __init__(self, target: Target, store: Path, **extra: Any) -> None:
         self.record = RunRecord()
-        self.vault = Vault(open_store(f"file://{store}"), MasterKeys({"k1": bytes(32)}))
+        self.vault = Vault(open_store(f"file://{store}"), KEYS)
         self.progress: list[Progress] = []
         self.context = RunContext(
             run_id=self.record.run_id, attempt=1, kind=RunKind.BACKUP, plan=PLAN, target=target, vault=self.vault,
@@ -71,6 +76,25 @@ class Bench:
 
     def take(self) -> dict[str, Any]:
         return backup.run(self.context)
+
+    def reader(self, result: Mapping[str, Any]) -> BackupReader:
+        backup_id = UUID(result["backup_id"])
+        recorded = self.record.backups[backup_id]
+        assert recorded["state"] == "proven"
+        return self.vault.open(backup_id, recorded["shred_key"], recorded["manifest_sha256"])
+
+    @staticmethod
+    def restored(reader: BackupReader, dsn: str) -> tuple[Any, ...] | None:
+        """Sum and count of the accounts, as a restore has them."""
+        table = reader.manifest.table("public", "accounts")
+        assert table is not None
+        with psycopg.connect(dsn) as connection:
+            connection.execute("CREATE TEMP TABLE copy (id int, balance bigint, note text, v public.vector(3))")
+            for stream in table.streams:
+                with connection.cursor().copy("COPY copy FROM STDIN (FORMAT binary)") as loading:
+                    for piece in reader.read_table_stream(stream):
+                        loading.write(piece)
+            return connection.execute("SELECT sum(balance), count(*) FROM copy").fetchone()
 
     def nothing_is_left(self) -> bool:
         return not list(self.vault.store.list()) and all(b["state"] == "failed" for b in self.record.backups.values())
@@ -81,9 +105,7 @@ def test_a_backup_holds_every_row_and_is_proven(target: Target, store: Path) -> 
     result = bench.take()
     assert result["rows"] == 502
     assert [table["rows"] for table in result["tables"]] == [500, 2]
-    recorded = bench.record.backups[UUID(result["backup_id"])]
-    assert recorded["state"] == "proven"
-    reader = bench.vault.open(UUID(result["backup_id"]), recorded["shred_key"], recorded["manifest_sha256"])
+    reader = bench.reader(result)
     assert reader.verify() == []
     assert [(s.name, s.last_value) for s in reader.manifest.sequences] == [("accounts_id_seq", 500)]
     assert reader.manifest.table("public", "accounts").columns[3].type == "public.vector"  # type: ignore[union-attr]
@@ -111,29 +133,18 @@ def test_digests_are_those_that_postgresql_computes(target: Target, store: Path)
 def test_a_backup_is_one_instant_while_money_moves(target: Target, store: Path, target_database: str) -> None:
     stop = threading.Event()
 
-    mover = threading.Thread(target=_transfers, args=(target_database, stop))
+    mover = threading.Thread(target=transfers, args=(target_database, stop))
     mover.start()
     try:
         for _ in range(5):
             bench = Bench(target, store)
-            result = bench.take()
-            recorded = bench.record.backups[UUID(result["backup_id"])]
-            reader = bench.vault.open(UUID(result["backup_id"]), recorded["shred_key"], recorded["manifest_sha256"])
-            table = reader.manifest.table("public", "accounts")
-            assert table is not None
-            with psycopg.connect(target_database) as connection:
-                connection.execute("CREATE TEMP TABLE copy (id int, balance bigint, note text, v public.vector(3))")
-                for stream in table.streams:
-                    with connection.cursor().copy("COPY copy FROM STDIN (FORMAT binary)") as loading:
-                        for piece in reader.read_table_stream(stream):
-                            loading.write(piece)
-                assert connection.execute("SELECT sum(balance), count(*) FROM copy").fetchone() == (50_000, 500)
+            assert bench.restored(bench.reader(bench.take()), target_database) == (50_000, 500)
     finally:
         stop.set()
         mover.join()
 
 
-def _transfers(dsn: str, stop: threading.Event) -> None:
+def transfers(dsn: str, stop: threading.Event) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         amount = 1
         while not stop.is_set():
