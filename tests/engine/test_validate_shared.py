@@ -95,7 +95,9 @@ def context(connection: Session, target_database: str, tmp_path: Path, record: R
 
 
 def _helper(context: RunContext, record: RunRecord, worker: str = "test:2", **changes: Any) -> RunContext:
-    return replace(context, journal=MemoryJournal(record, record.attempt, worker=worker), **changes)
+    """Another worker of the attempt, impatient where there is nothing to do."""
+    journal = MemoryJournal(record, record.attempt, worker=worker)
+    return replace(context, journal=journal, sleep=lambda seconds: time.sleep(seconds / 20), **changes)
 
 
 def _once(action: Callable[[], object]) -> Callable[[], None]:
@@ -284,6 +286,17 @@ def test_a_lost_leaders_session_can_be_tried_again(context: RunContext, record: 
         examine_shared(replace(context, target=Target(context.target.dsn, "lost"), ask_help=_once(kill)))
     assert PartitionState.FAILED not in {view.state for view in _views(record)}
     assert examine_shared(context) == examine_tables(connection, PLAN)
+
+
+def test_a_long_transaction_outlives_the_databases_timeouts(context: RunContext, connection: Session) -> None:
+    settings = ["idle_in_transaction_session_timeout"]
+    if connection.info.server_version >= 170_000:
+        settings.append("transaction_timeout")
+    for name in settings:
+        database = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET {} = '500ms'").format(database, sql.Identifier(name)))
+    examined = examine_shared(replace(context, ask_help=_once(lambda: time.sleep(0.9))))
+    assert examined.rows == {"owners": 300, PARTS.name: LAST}
 
 
 def _stopping(reason: str) -> Callable[[], str | None]:

@@ -16,6 +16,8 @@ from briefly_admin.domain.ports import StopSignal
 from briefly_admin.engine.target import Connection, safe_message
 
 _POLL_SECONDS: Final = 0.5
+_TRANSACTION_TIMEOUT: Final = 170_000
+"""The first server that has it: a database's own setting would end a long reading."""
 _CHUNK: Final = 500
 """Rows that a server-side cursor fetches at once."""
 _LONGEST_INTEGER: Final = 4000
@@ -89,6 +91,8 @@ def reading(
             "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'; SET LOCAL jit = off; "
             "SET LOCAL enable_nestloop = off"
         )
+        if connection.info.server_version >= _TRANSACTION_TIMEOUT:
+            connection.execute("SET LOCAL transaction_timeout = 0")
         with session.watch:
             yield session
     except psycopg.Error as error:
