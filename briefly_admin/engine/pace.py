@@ -34,7 +34,8 @@ ORDER BY r.replay_lag DESC LIMIT 1
 class Pace:
     """What a worker waits for between its batches; `config.pause` is the caller's."""
 
-    def __init__(self, context: RunContext, announce: Announce) -> None:
+    def __init__(self, context: RunContext, announce: Announce, *, most_lag: float = MOST_LAG) -> None:
+        self._most_lag = most_lag
         self._context = context
         self._announce = announce
         self._look_at = float("-inf")
@@ -59,9 +60,10 @@ class Pace:
 
     def _let_replicas_catch_up(self, connection: Connection) -> None:
         waited = False
-        while (found := _lag(connection)) is not None and found[1] > MOST_LAG:
+        while (found := _lag(connection)) is not None and found[1] > self._most_lag:
             name, lag = found
-            self._announce(f"Replication lag is {lag:.0f} s ({name}); waiting until it is below {MOST_LAG:.0f} s.")
+            told = f"Replication lag is {lag:.0f} s ({name}); waiting until it is below {self._most_lag:.0f} s."
+            self._announce(told)
             self._context.sleep(_AGAIN_EVERY)
             waited = True
         if waited:

@@ -187,12 +187,16 @@ def _long_transactions(connection: Connection) -> Check:
 
 
 def _replication(connection: Connection) -> Check:
-    ((count, lag),) = connection.execute(
-        "SELECT count(*), max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn))::int8 FROM pg_stat_replication"
+    ((count, seen, lag),) = connection.execute(
+        "SELECT count(*), count(state), max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn))::int8 "
+        "FROM pg_stat_replication"
     ).fetchall()
     title = "Replicas keep up"
     if not count:
         return green("replication_lag", title, "There are none that this role sees.")
+    if seen < count:
+        return amber("replication_lag", title, f"{count} follow, but this role may not see how far behind they are.",
+                     "GRANT pg_read_all_stats to the role: a run then waits while one is 10 s behind.")  # fmt: skip
     if lag is not None and lag > _MOST_LAG_BYTES:
         return amber("replication_lag", title, f"The slowest of {count} is {lag // 2**20} MB behind.",
                      "Wait until they have caught up, or set a pause between batches.")  # fmt: skip
