@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from briefly_admin.domain.breaker import BreakerState, BreakerView
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import RunKind, RunState
-from briefly_admin.services.sentences import Facts, sentence
+from briefly_admin.services.sentences import Facts, at_work, breaker_sentence, next_try, sentence
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 S, K = RunState, RunKind
@@ -65,3 +66,40 @@ def test_every_state_has_one() -> None:
     for state in RunState:
         for kind in RunKind:
             assert sentence(Facts(kind=kind, state=state, now=NOW, state_at=NOW)).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("until", "expected"),
+    [
+        ("", ""), ("soon", ""), ("2026-03-01T12:00:12Z", "next try in 12 s"), ("2026-03-01T12:00:12", "next try in 12 s"),
+        ("2026-03-01T13:02:00+01:00", "next try in 2 min"), ("2026-03-01T12:00:00.2Z", "next try now"),
+        ("2026-03-01T11:00:00Z", "next try now"),
+    ],
+)  # fmt: skip
+def test_when_it_tries_next(until: str, expected: str) -> None:
+    assert next_try(Progress("migrate", waiting="It waits.", waiting_until=until), NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("workers", "batch_size", "wanted", "expected"),
+    [
+        (2, 640, 4, "2 of 4 workers · 640 rows a batch"), (4, 1, 4, "4 workers · 1 row a batch"),
+        (3, 0, 2, "3 workers"), (1, 10_000, 1, "10,000 rows a batch"), (1, 0, 4, "1 of 4 workers"),
+        (0, 640, 4, "640 rows a batch"), (0, 0, 4, ""), (1, 0, 1, ""),
+    ],
+)  # fmt: skip
+def test_who_is_at_work(workers: int, batch_size: int, wanted: int, expected: str) -> None:
+    assert at_work(Progress("migrate", batch_size=batch_size, workers=workers), wanted) == expected
+
+
+def test_the_circuit_breaker_says_why_and_when() -> None:
+    assert breaker_sentence(BreakerView()) == ""
+    opened = BreakerView(BreakerState.OPEN, 3, "connection refused.", NOW + timedelta(minutes=3, seconds=20))
+    assert breaker_sentence(opened) == (
+        "The circuit breaker is open after 3 failures: connection refused. One small batch probes at 12:03:20 UTC; "
+        "nobody writes until then."
+    )
+    probing = BreakerView(BreakerState.HALF_OPEN, 1, "", None, 0.0, "host:1")
+    assert breaker_sentence(probing) == (
+        "The circuit breaker is half open after 1 failure. One small batch probes now; all else waits."
+    )
