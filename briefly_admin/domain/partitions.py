@@ -1,6 +1,6 @@
 """Partitions: the parts of a step of a run that several workers share out among themselves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -92,5 +92,5 @@ class Partitions(Protocol):
     def give_back(self, claimed: Claimed) -> None:
         """Somebody else may take it; nothing happens where somebody has."""
 
-    def survey(self, step: str) -> Sequence[PartitionView]:
-        """All partitions of the step, in order."""
+    def survey(self, step: str, *, results: bool = False) -> Sequence[PartitionView]:
+        """All partitions of the step, in order; with `results` what was found in each, too."""

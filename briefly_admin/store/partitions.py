@@ -1,13 +1,15 @@
 """A run's partitions in the app database: laid out by its leader, claimed by whoever works on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    ColumnElement, Connection, Row, and_, case, delete, func, literal, or_, select, tuple_, update,
+)  # fmt: skip
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from briefly_admin.domain.errors import Fenced
 from briefly_admin.domain.partitions import Claimed, Count, Partition, PartitionState, PartitionView
@@ -126,15 +128,20 @@ class DatabasePartitions:
         with self._database.begin() as connection:
             connection.execute(update(tables.run_partition).where(self._mine(claimed)).values(_AFRESH))
 
-    def survey(self, step: str) -> Sequence[PartitionView]:
-        """All partitions of the step, in order. Raises Fenced."""
+    def survey(self, step: str, *, results: bool = False) -> Sequence[PartitionView]:
+        """All partitions of the step, in order; with `results` what was found in each, too. Raises Fenced."""
+        wanted = self._all(step)
+        if not results:
+            # They may be long, and a leader looks twice a second.
+            wanted = wanted.with_only_columns(*(c for c in tables.run_partition.c if c.name != "result"))
         with self._database.begin() as connection:
             self._require(connection)
             return [
                 PartitionView(
-                    _partition(row), PartitionState(row.state), row.worker, Count(**row.progress), row.result, row.error
+                    _partition(row), PartitionState(row.state), row.worker, Count(**row.progress),
+                    row.result if results else {}, row.error,
                 )
-                for row in connection.execute(self._all(step))
+                for row in connection.execute(wanted)
             ]  # fmt: skip
 
     def _all(self, step: str) -> Any:

@@ -1,7 +1,7 @@
 """A run's partitions kept in memory, for the engine's tests: shared by the attempts and workers of one record."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -105,7 +105,8 @@ class MemoryPartitions:
                 return
             row.view = replace(row.view, state=PartitionState.WAITING, worker="")
 
-    def survey(self, step: str) -> Sequence[PartitionView]:
+    def survey(self, step: str, *, results: bool = False) -> Sequence[PartitionView]:
         with self.table.lock:
             self._require()
-            return [row.view for row in self.table.steps.get(step, ())]
+            views = [row.view for row in self.table.steps.get(step, ())]
+            return views if results else [replace(view, result={}) for view in views]

@@ -63,7 +63,8 @@ def test_each_partition_is_claimed_once_in_order(database: Database, run_id: UUI
     for who, part in zip((leader, other, other), claims, strict=True):
         who.note(taken(part), Count(5))
         who.finish(taken(part), Count(7, 3, 1), {"found": [1]})
-    views = leader.survey("migrate")
+    views = leader.survey("migrate", results=True)
+    assert leader.survey("migrate")[0].result == {}
     assert [(v.partition, v.state, v.worker, v.count, v.result) for v in views] == [
         (part, D, worker, Count(7, 3, 1), {"found": [1]})
         for part, worker in zip(PARTS, ("a:1", "b:2", "b:2"), strict=True)
