@@ -1,7 +1,7 @@
 """A batch of one table as SQL: which rows it reaches, what the repairs make of them, and the one statement of both.
 
 Names inside: `page` the next rows by key, `reach` the page and the rows of groups that it meets, `todo` the rows that
-a repair changes, k0, k1 … the key columns, v0, v1 … the repaired values.
+a repair changes, `edge` what the page comes to, k0, k1 … the key columns, v0, v1 … the repaired values.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,7 @@ from psycopg import sql
 
 from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.repairs import CompiledRepairs, changed, compile_repairs
-from briefly_admin.engine.target import Connection
-from briefly_admin.plans.base import AggregateRepair, GroupedRepair, Plan, Table
+from briefly_admin.plans.base import AggregateRepair, GroupedRepair, Plan, Repair, Table
 
 _COMMA: Final = sql.SQL(", ")
 
@@ -147,11 +146,39 @@ class Work:
         """Rows of a partition beyond the key that was read last, or from its begin."""
         return sql.SQL("{} AND {}").format(self.after_key(last or keys.after), self.up_to(keys.to))
 
-    def page(self, where: sql.Composable, limit: int | sql.Composable) -> sql.Composed:
-        """The CTEs `page` and `reach`; `where` is over `t`."""
-        numbered = _COMMA.join(
+    @cached_property
+    def by_row(self) -> bool:
+        """Whether each repair is a function of its row alone."""
+        return all(isinstance(repair, Repair) for repair in self.table.repairs)
+
+    @cached_property
+    def changes(self) -> sql.Composable:
+        """Whether a repair changes the row `t`."""
+        return changed(self.repairs.values, "t", self.known)
+
+    def _value(self, name: str) -> sql.Composed:
+        """The column's repaired value; the dead branch gives a bare literal the column's type."""
+        return sql.SQL("CASE WHEN false THEN t.{} ELSE {} END").format(sql.Identifier(name), self.repairs.values[name])
+
+    @cached_property
+    def _numbered_keys(self) -> sql.Composed:
+        """t.key AS k0, …"""
+        return _COMMA.join(
             sql.SQL("t.{} AS k{}").format(sql.Identifier(name), sql.Literal(n)) for n, name in enumerate(self.table.key)
         )
+
+    def marked_page(self, where: sql.Composable, limit: sql.Composable, left_alone: sql.Composable) -> sql.Composed:
+        """The CTE `page` where repairs go by row: `meant` says which of its rows a repair changes."""
+        return sql.SQL(
+            "page AS MATERIALIZED (SELECT t.ctid AS tid, {}, ({} AND NOT {}) AS meant FROM {} AS t WHERE {} "
+            "ORDER BY {} LIMIT {})"
+        ).format(
+            self._numbered_keys, self.changes, left_alone, self.known.identifier, where, self.keys("t"), limit
+        )  # fmt: skip
+
+    def page(self, where: sql.Composable, limit: int | sql.Composable) -> sql.Composed:
+        """The CTEs `page` and `reach`; `where` is over `t`."""
+        numbered = self._numbered_keys
         page = sql.SQL(
             "page AS MATERIALIZED (SELECT t.ctid AS tid, {} FROM {} AS t WHERE {} ORDER BY {} LIMIT {})"
         ).format(
@@ -189,19 +216,13 @@ class Work:
 
     def todo(self, left_alone: sql.Composable) -> sql.Composed:
         """The CTE `todo`; `left_alone` says over `t` which rows nobody may touch."""
-        values = [
-            # The dead branch gives a bare literal the column's type.
-            sql.SQL("CASE WHEN false THEN t.{} ELSE {} END AS v{}").format(
-                sql.Identifier(name), self.repairs.values[name], sql.Literal(n)
-            )
-            for n, name in enumerate(self.columns)
-        ]
+        values = [sql.SQL("{} AS v{}").format(self._value(name), sql.Literal(n)) for n, name in enumerate(self.columns)]
         return sql.SQL(
             "todo AS MATERIALIZED (SELECT t.ctid AS tid, t.xmin AS version, {keys}, {values} FROM reach "
             "JOIN {table} AS t ON t.ctid = reach.tid {joins} WHERE {changed} AND NOT {left_alone})"
         ).format(
             keys=self.numbered("k", "reach"), values=_COMMA.join(values), table=self.known.identifier,
-            joins=self.repairs.joins, changed=changed(self.repairs.values, "t", self.known), left_alone=left_alone,
+            joins=self.repairs.joins, changed=self.changes, left_alone=left_alone,
         )  # fmt: skip
 
     @cached_property
@@ -214,42 +235,30 @@ class Work:
             self.known.identifier, sets
         )
 
+    @cached_property
+    def update_marked(self) -> sql.Composed:
+        """The UPDATE of the rows that `marked_page` means, each fetched once, by its place and in the heap's order.
+
+        Page and UPDATE have one snapshot, so the place still holds the version that was looked at. Where somebody else
+        changed it since, the server passes the row over (fewer rows than meant), or, before its TID scans looked
+        again, computes the repair anew from the newest version.
+        """
+        sets = _COMMA.join(sql.SQL("{} = {}").format(sql.Identifier(name), self._value(name)) for name in self.columns)
+        return sql.SQL(
+            "UPDATE {} AS t SET {} WHERE t.ctid = ANY (ARRAY(SELECT tid FROM page WHERE meant)) AND {}"
+        ).format(self.known.identifier, sets, self.changes)
+
 
 def quarantined(run_id: UUID, work: Work) -> sql.Composed:
-    """Whether the row `t` is in the target's quarantine; a scalar subquery, so that it is asked of few rows only."""
+    """Whether the row `t` is in the target's quarantine.
+
+    Scalar subqueries: whether the table has any row there is asked once, and of single rows only where it has.
+    """
+    here = sql.SQL('q.run_id = {} AND q."table" = {}').format(sql.Literal(run_id), sql.Literal(work.table.name))
     return sql.SQL(
-        '((SELECT count(*) FROM briefly_migration.quarantine AS q WHERE q.run_id = {} AND q."table" = {} '
-        "AND q.key = {}) > 0)"
-    ).format(sql.Literal(run_id), sql.Literal(work.table.name), work.key_texts("t"))
-
-
-_GUARD: Final = sql.SQL(
-    "guard AS MATERIALIZED (SELECT c.last_key FROM briefly_migration.checkpoint AS c JOIN briefly_migration.fence AS f "
-    "ON f.run_id = c.run_id WHERE {here} AND c.claim = {claim} AND f.attempt = {attempt} AND NOT c.done "
-    "AND c.last_key IS {first})"
-)
-_FAST: Final = sql.SQL("""
-WITH {guard}, {page}, {todo},
-written AS ({update} RETURNING 1),
-moved AS (UPDATE briefly_migration.checkpoint AS c SET
-    last_key = coalesce({last}, c.last_key), done = (SELECT count(*) FROM page) < {limit},
-    counters = c.counters || jsonb_build_object(
-      'looked', coalesce((c.counters->>'looked')::bigint, 0) + (SELECT count(*) FROM page),
-      'changed', coalesce((c.counters->>'changed')::bigint, 0) + (SELECT count(*) FROM written))
-  FROM guard WHERE {here})
-SELECT (SELECT count(*) FROM guard), (SELECT count(*) FROM page), (SELECT count(*) FROM todo),
-  (SELECT count(*) FROM written)
-""")
-_LOCK: Final = sql.SQL(
-    "BEGIN; SELECT attempt FROM briefly_migration.fence WHERE run_id = {run} FOR SHARE; "
-    "SELECT claim FROM briefly_migration.checkpoint AS c WHERE {here} FOR UPDATE; "
-)
-_ORDER: Final = sql.SQL(
-    "SELECT count(*) FROM (WITH {guard}, {page} SELECT 1 FROM reach JOIN {table} AS t ON t.ctid = reach.tid "
-    "WHERE {numberless} ORDER BY {keys} FOR NO KEY UPDATE OF t) AS locked; "
-)
-_LIMIT: Final = "\0"
-"""Stands for the batch's size in a prepared text: no name and no literal of PostgreSQL can hold it."""
+        "((SELECT EXISTS (SELECT FROM briefly_migration.quarantine AS q WHERE {here})) AND "
+        "(SELECT count(*) FROM briefly_migration.quarantine AS q WHERE {here} AND q.key = {key}) > 0)"
+    ).format(here=here, key=work.key_texts("t"))
 
 
 def here(run_id: UUID, table: str, partition: int) -> sql.Composed:
@@ -268,51 +277,3 @@ class Claim:
     table: str
     partition: int
     claim: int
-
-
-@dataclass(frozen=True, slots=True)
-class FastBatch:
-    """The text of one whole batch but its COMMIT, sent in one round trip; composed once for batches of any size.
-
-    Fence and checkpoint are locked by statements of their own, so that the batch's snapshot is taken after them. The
-    last result is one row: guard (1, or 0 where this claim may not write or `first` is wrong), rows looked at, rows
-    meant to change, rows changed.
-    """
-
-    parts: tuple[bytes, ...]
-
-    def of(self, limit: int) -> bytes:
-        """The text for a batch of so many rows."""
-        return str(limit).encode().join(self.parts)
-
-    @classmethod
-    def compose(
-        cls, connection: Connection, work: Work, claim: Claim, keys: KeyRange, *, first: bool, ordered: bool
-    ) -> "FastBatch":
-        """For the partition's batches: its `first`, or all others.
-
-        `ordered`: other workers may meet the same groups: their rows are locked in key order before they are numbered,
-        so that two batches wait for each other once instead of undoing each other's work.
-        """
-        place = here(claim.run_id, claim.table, claim.partition)
-        guard = _GUARD.format(
-            here=place, claim=sql.Literal(claim.claim), attempt=sql.Literal(claim.attempt),
-            first=sql.SQL("NULL") if first else sql.SQL("NOT NULL"),
-        )  # fmt: skip
-        last = [
-            sql.SQL("(SELECT last_key[{}] FROM guard)").format(sql.Literal(n + 1)) for n in range(len(work.table.key))
-        ]
-        begin = work.after_key(keys.after) if first else work.after(last)
-        where = sql.SQL("EXISTS (SELECT FROM guard) AND {} AND {}").format(begin, work.up_to(keys.to))
-        limit = sql.SQL(_LIMIT)
-        page = work.page(where, limit)
-        batch = _FAST.format(
-            guard=guard, here=place, page=page, todo=work.todo(quarantined(claim.run_id, work)), update=work.update,
-            last=work.last_of_page, limit=limit,
-        )  # fmt: skip
-        parts = [_LOCK.format(run=sql.Literal(claim.run_id), here=place)]
-        if ordered and work.numberless:
-            parts.append(_ORDER.format(guard=guard, page=page, table=work.known.identifier, numberless=work.numberless,
-                                       keys=work.keys("t")))  # fmt: skip
-        text = sql.Composed([*parts, batch]).as_string(connection)
-        return cls(tuple(part.encode() for part in text.split(_LIMIT)))
