@@ -1,6 +1,6 @@
 """Partitions: the parts of a step of a run that several workers share out among themselves."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol

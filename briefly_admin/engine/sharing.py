@@ -5,7 +5,7 @@ One worker alone finishes every step. A worker that dies loses its lease, and it
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
@@ -144,8 +144,6 @@ class _Board:
         self._show = show
         self._views: list[PartitionView] = []
         self._mine: tuple[Partition, Count] | None = None
-        # Results do not change once there, and may be large: each is asked for once.
-        self._results: dict[tuple[str, int], Mapping[str, Any]] = {}
         self._looked = self._asked = float("-inf")
 
     def ask(self) -> None:
@@ -168,8 +166,7 @@ class _Board:
         if not force and now - self._looked < _SHOW_EVERY:
             return self._views
         self._looked = now
-        views = self._context.journal.partitions.survey(self._step.name, known=self._results.keys())
-        self._views = [self._newest(view) for view in views]
+        self._views = [self._newest(view) for view in self._context.journal.partitions.survey(self._step.name)]
         for view in self._views:
             if view.state is PartitionState.FAILED:
                 raise RunFailed(view.error.get("message", "A partition failed."), remedy=view.error.get("remedy", ""))
@@ -177,14 +174,9 @@ class _Board:
         return self._views
 
     def _newest(self, view: PartitionView) -> PartitionView:
-        key = (view.partition.table, view.partition.number)
-        if view.state is PartitionState.DONE:
-            if view.result:
-                self._results[key] = view.result
-            return replace(view, result=self._results.get(key, {}))
         if self._mine and view.state is PartitionState.WORKING:
             partition, count = self._mine
-            if (partition.table, partition.number) == key:
+            if (partition.table, partition.number) == (view.partition.table, view.partition.number):
                 return PartitionView(view.partition, view.state, view.worker, count)
         return view
 

@@ -1,15 +1,13 @@
 """A run's partitions in the app database: laid out by its leader, claimed by whoever works on it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement, Connection, Row, and_, case, delete, func, literal, or_, select, tuple_, update,
-)  # fmt: skip
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from briefly_admin.domain.errors import Fenced
 from briefly_admin.domain.partitions import Claimed, Count, Partition, PartitionState, PartitionView

@@ -1,7 +1,7 @@
 """A run's partitions kept in memory, for the engine's tests: shared by the attempts and workers of one record."""
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
