@@ -28,9 +28,15 @@ class StagedTable:
     """One table of a backup, in a scratch schema; a column without a binary form stands there as its text."""
 
     manifest: TableManifest
-    identifier: sql.Identifier
+    schema: str
+    relation: str
     columns: tuple[SendColumn, ...]
     """In manifest order, as `digest_sql` wants them."""
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """Quoted and qualified."""
+        return sql.Identifier(self.schema, self.relation)
 
 
 def staged_table(connection: Connection, manifest: Manifest, table: TableManifest, schema: str) -> StagedTable:
@@ -39,7 +45,7 @@ def staged_table(connection: Connection, manifest: Manifest, table: TableManifes
         SendColumn(column.name, (send_schema, send) if column.binary else None)
         for column, (_, _, send_schema, send, _, _) in zip(table.columns, _resolve(connection, table), strict=True)
     )
-    return StagedTable(table, sql.Identifier(schema, f"t{manifest.tables.index(table)}"), columns)
+    return StagedTable(table, schema, f"t{manifest.tables.index(table)}", columns)
 
 
 def create_staged(connection: Connection, manifest: Manifest, table: TableManifest, schema: str) -> StagedTable:

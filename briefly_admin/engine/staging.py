@@ -20,6 +20,7 @@ from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine import fence, scratch
 from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.noting import while_noting
 from briefly_admin.engine.retry import describe, patiently
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step, share
 from briefly_admin.engine.staged import StagedTable, copy_into, create_staged, staged_digest, staged_table
@@ -62,9 +63,9 @@ def stage(context: RunContext, reader: BackupReader, tables: Sequence[TableManif
                 return staged
             context.journal.log("warning", "PostgreSQL crashed and emptied the staged tables.", Phase.STAGE)
     except BaseException:
-        drop_after_failure(context, Phase.STAGE)
+        drop_quietly(context, Phase.STAGE)
         raise
-    drop_after_failure(context, Phase.STAGE)
+    drop_quietly(context, Phase.STAGE)
     raise emptied()
 
 
@@ -123,8 +124,8 @@ def still_whole(
     return None
 
 
-def drop_after_failure(context: RunContext, phase: Phase) -> None:
-    """Leave nothing; a server that does not answer now keeps it until the next attempt drops it."""
+def drop_quietly(context: RunContext, phase: Phase) -> None:
+    """Drop the run's scratch; a server that does not answer now keeps it until the next attempt drops it."""
     try:
         with context.target.session(bulk=True) as connection:
             scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
@@ -185,10 +186,10 @@ class _Worker:
         [stream] = [each for each in table.streams if each.number == claimed.partition.range["stream"]]
         return self._once(table, _part(stream), lambda connection: self._copy(connection, table, stream, note))
 
-    def check(self, claimed: Claimed, _note: Note) -> tuple[Count, Mapping[str, Any]]:
+    def check(self, claimed: Claimed, note: Note) -> tuple[Count, Mapping[str, Any]]:
         """Index, analyse and compare a table that is loaded: nothing, or what is damaged."""
         table = self._tables[claimed.partition.table]
-        return self._once(table, f"table {table.label}", lambda connection: self._prove(connection, table))
+        return self._once(table, f"table {table.label}", lambda connection: self._proven(connection, table, note))
 
     def _once(
         self, table: TableManifest, what: str, work: Callable[[Connection], Mapping[str, Any]]
@@ -239,14 +240,20 @@ class _Worker:
             raise _damaged(table, f"stream {stream.number} has {cursor.rowcount} rows instead of {stream.rows}")
         return {"rows": stream.rows}
 
+    def _proven(self, connection: Connection, table: TableManifest, note: Note) -> Mapping[str, Any]:
+        def alive() -> None:
+            self._context.check_stop()
+            note(Count())
+
+        self._context.check_stop()
+        return while_noting(connection, alive, lambda: self._prove(connection, table))
+
     def _prove(self, connection: Connection, table: TableManifest) -> Mapping[str, Any]:
         staged = staged_table(connection, self._reader.manifest, table, self._schema)
-        self._context.check_stop()
         if table.key:
             index = sql.SQL("CREATE UNIQUE INDEX ON {} ({})")
             connection.execute(index.format(staged.identifier, sql.SQL(", ").join(map(sql.Identifier, table.key))))
         connection.execute(sql.SQL("ANALYZE {}").format(staged.identifier))
-        self._context.check_stop()
         if staged_digest(connection, staged) != table.digest:
             # A crash of the server empties the tables and the notes together: then nothing is damaged.
             loaded = {what for what, _ in scratch.parts(connection, self._schema, "stream ")}

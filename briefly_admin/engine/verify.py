@@ -9,6 +9,7 @@ from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import validate
 from briefly_admin.engine.before import read_tables
 from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.digesting import LARGE
 from briefly_admin.engine.figures import measure
 from briefly_admin.engine.snapshot import translated
 from briefly_admin.engine.unchanged import Comparison, Differences
@@ -16,25 +17,24 @@ from briefly_admin.engine.unchanged import Comparison, Differences
 _NAMED: Final = 3
 
 
-def run(context: RunContext) -> dict[str, Any]:
+def run(context: RunContext, *, large: int = LARGE) -> dict[str, Any]:
     """Verify what a migration left; its result is the report's heart: unchanged, findings, before, after.
 
     Raises VerificationFailed where a finding is left that the repairs or the plan forbid, or, with `expectQuiet`, where
-    any row differs from repair(before). Raises Unavailable, Stopped.
+    any row differs from repair(before). Raises Unavailable, Stopped. `large`: bytes of a table that workers share.
     """
     began = context.monotonic()
     before = context.journal.finished_phases().get(Phase.EXPAND, {}).get("before", {})
-    with context.target.session(bulk=True) as connection, translated("the plan's tables"):
-        tables = read_tables(connection, context.plan)
-        findings = validate.examine(
-            connection, context.plan, should_stop=context.should_stop, exclude=_left_alone(context)
-        )
-        context.journal.save_findings(Phase.VERIFY, findings)
+    with translated("the plan's tables"):
+        with context.target.session(bulk=True) as connection:
+            tables = read_tables(connection, context.plan)
+            examined = validate.examine_shared(context, connection, step=validate.AGAIN, except_quarantined=True)
+        context.journal.save_findings(Phase.VERIFY, examined.findings)
         known = before.get("columns") or {n: [c.name for c in t.columns] for n, t in tables.items()}
-        comparison = Comparison(context, connection, tables, known, before.get("trigger_columns", {}))
-        differences = comparison.run()
-        after = measure(connection, context.plan, read_tables(connection, context.plan))
-    _judge(context, findings, differences)
+        differences = Comparison(context, known, before.get("trigger_columns", {}), large=large).run()
+        with context.target.session(bulk=True) as connection:
+            after = measure(connection, context.plan, read_tables(connection, context.plan))
+    _judge(context, examined.findings, differences)
     return {
         "unchanged": {name: found.to_json() for name, found in differences.items()},
         "trigger_columns": before.get("trigger_columns", {}),
@@ -42,13 +42,6 @@ def run(context: RunContext) -> dict[str, Any]:
         "after": after,
         "seconds": round(context.monotonic() - began, 3),
     }
-
-
-def _left_alone(context: RunContext) -> Mapping[str, Sequence[tuple[str, ...]]]:
-    keys: dict[str, list[tuple[str, ...]]] = {}
-    for row in context.journal.quarantined():
-        keys.setdefault(row.table, []).append(row.key)
-    return keys
 
 
 def _judge(context: RunContext, findings: Sequence[Finding], differences: Mapping[str, Differences]) -> None:
