@@ -18,7 +18,7 @@ from briefly_admin.cli.printing import counted, one_line, print_json
 from briefly_admin.domain.errors import BrieflyError
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import RunState
-from briefly_admin.services.sentences import at_work, breaker_sentence, next_try
+from briefly_admin.services.sentences import at_work, held_back, next_try
 from briefly_admin.services.views import RunView
 
 _BETWEEN: Final = 0.5
@@ -83,7 +83,7 @@ class Printer:
         elif view.progress and view.live:
             self._wanted = int(view.config.get("workers", 1))
             self.progress(view.progress)
-            self._hold(breaker_sentence(view.breaker))
+            self._hold(held_back(view.breaker, view.progress.waiting))
         self._stood = view.state
 
     def _json_progress(self, progress: Progress) -> None:

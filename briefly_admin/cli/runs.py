@@ -14,7 +14,7 @@ from briefly_admin.domain.actions import Action
 from briefly_admin.domain.errors import InvalidRequest
 from briefly_admin.domain.findings import Finding, blocking
 from briefly_admin.domain.runs import LED, RunKind, RunState
-from briefly_admin.services.sentences import at_work, breaker_sentence, next_try
+from briefly_admin.services.sentences import at_work, held_back, next_try
 from briefly_admin.services.views import RunView
 
 _BLOCKING: Final = 3
@@ -120,7 +120,7 @@ def status(run_id: str | None, *, as_json: bool) -> None:
 
 def _how_it_goes(view: RunView) -> Iterator[str]:
     """What it waits for and until when, the circuit breaker, workers and batch size: each where there is something."""
-    held = breaker_sentence(view.breaker)
+    held = held_back(view.breaker, view.waiting)
     if view.progress and view.state in LED:
         when = next_try(view.progress, datetime.now(UTC)) if view.waiting else ""
         if when:

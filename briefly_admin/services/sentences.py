@@ -8,10 +8,13 @@ from typing import Final
 from briefly_admin.domain.breaker import BreakerState, BreakerView
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.engine import breaker as engine_breaker
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86400
+_BREAKER: Final = "circuit breaker"
+"""Whoever waits for it says so in these words."""
 
 DOING: Final = {
     "preflight": "Checking that everything is ready", "validate": "Validating", "backup": "Backing up",
@@ -170,16 +173,11 @@ def at_work(progress: Progress, wanted: int) -> str:
     return " · ".join(parts)
 
 
-def breaker_sentence(breaker: BreakerView) -> str:
-    """Why the circuit breaker holds the run back, and when it tries; '' while it is closed."""
-    if breaker.state is BreakerState.CLOSED:
+def held_back(breaker: BreakerView, waiting: str) -> str:
+    """Why the circuit breaker holds the run back, and when it tries; '' while it is closed, or `waiting` tells it."""
+    if breaker.state is BreakerState.CLOSED or _BREAKER in waiting:
         return ""
-    times = f"{breaker.failures:,} {'failure' if breaker.failures == 1 else 'failures'}"
-    why = f": {breaker.why.rstrip('.')}" if breaker.why else ""
-    if breaker.state is BreakerState.HALF_OPEN:
-        return f"The circuit breaker is half open after {times}{why}. One small batch probes now; all else waits."
-    when = f" at {breaker.until.astimezone(UTC):%H:%M:%S} UTC" if breaker.until else ""
-    return f"The circuit breaker is open after {times}{why}. One small batch probes{when}; nobody writes until then."
+    return engine_breaker.sentence(breaker)
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from briefly_admin.domain.actions import Action, Allowed
 from briefly_admin.domain.config import AUTO
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import LED, Phase, RunKind, RunState
-from briefly_admin.services.sentences import at_work, breaker_sentence
+from briefly_admin.services.sentences import at_work, held_back
 from briefly_admin.services.views import LogLine, PhaseView, RunView
 from briefly_admin.web import formats
 from briefly_admin.web.parts import Bar, Button, Step
@@ -119,7 +119,7 @@ def run_page(view: RunView, log: tuple[LogLine, ...], now: datetime, picture_tex
         shows_changes=progress is not None and progress.phase == Phase.MIGRATE,
         waiting=view.waiting,
         next_try=_next_try(progress) if view.waiting else None,
-        breaker=breaker_sentence(view.breaker),
+        breaker=held_back(view.breaker, view.waiting),
         blocking=view.blocking,
         findings_url=url_for("findings.show", run_id=view.number),
         picture_url=_picture_url(view, now),

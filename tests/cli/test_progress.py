@@ -47,7 +47,7 @@ def test_lines_say_each_thing_once(view: RunView, capsys: pytest.CaptureFixture[
         printer.state(running(view, WAITING, BreakerView()))
     said = capsys.readouterr().out.splitlines()
     waits = "  A lock is held; next try now"
-    breaker = "  The circuit breaker is open after 3 failures: connection refused. One small batch probes; nobody writes until then."
+    breaker = "  The circuit breaker is open after 3 failures in a row (connection refused). One batch probes."
     assert said == ["migrate", waits, breaker, waits, waits]
 
 

@@ -79,7 +79,7 @@ def test_status_tells_how_a_live_run_goes(command: Command, app_database: str) -
     assert lines[1] == "Migrating: A lock is held."
     assert lines[2].startswith("Waiting: next try in ")
     assert lines[3] == "At work: 2 of 4 workers · 640 rows a batch."
-    assert lines[4].startswith("The circuit breaker is open after 3 failures: connection refused. One small batch")
+    assert lines[4].startswith("The circuit breaker is open after 3 failures in a row (connection refused). One batch")
     assert "12:03:20 UTC" in lines[4]
     told = json.loads(command("status", "1", "--json").out)
     assert (told["batch_size"], told["workers"], told["waiting_until"]) == (640, 2, "2100-03-01T12:00:12Z")

@@ -8,7 +8,7 @@ import pytest
 from briefly_admin.domain.breaker import BreakerState, BreakerView
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import RunKind, RunState
-from briefly_admin.services.sentences import Facts, at_work, breaker_sentence, next_try, sentence
+from briefly_admin.services.sentences import Facts, at_work, held_back, next_try, sentence
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 S, K = RunState, RunKind
@@ -93,13 +93,12 @@ def test_who_is_at_work(workers: int, batch_size: int, wanted: int, expected: st
 
 
 def test_the_circuit_breaker_says_why_and_when() -> None:
-    assert breaker_sentence(BreakerView()) == ""
-    opened = BreakerView(BreakerState.OPEN, 3, "connection refused.", NOW + timedelta(minutes=3, seconds=20))
-    assert breaker_sentence(opened) == (
-        "The circuit breaker is open after 3 failures: connection refused. One small batch probes at 12:03:20 UTC; "
-        "nobody writes until then."
-    )
-    probing = BreakerView(BreakerState.HALF_OPEN, 1, "", None, 0.0, "host:1")
-    assert breaker_sentence(probing) == (
-        "The circuit breaker is half open after 1 failure. One small batch probes now; all else waits."
-    )
+    assert held_back(BreakerView(), "") == ""
+    opened = BreakerView(BreakerState.OPEN, 3, "connection refused", NOW + timedelta(minutes=3, seconds=20))
+    told = held_back(opened, "A lock is held.")
+    assert told.startswith("The circuit breaker is open after 3 failures")
+    assert "connection refused" in told
+    assert "One batch probes at 12:03:20 UTC." in told
+    assert held_back(opened, told) == "", "it is told once"
+    probing = BreakerView(BreakerState.HALF_OPEN, 3, "connection refused", None, 0.0, "host:1")
+    assert "One batch probes now (host:1)." in held_back(probing, "")

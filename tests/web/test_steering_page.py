@@ -76,7 +76,7 @@ def test_a_live_run_shows_how_it_goes(client_as: ClientAs, page_of: str, setting
     assert moment.attributes["datetime"] == until.strftime("%Y-%m-%dT%H:%M:%SZ")
     assert "2 workers · 640 rows a batch" in part.one("section", aria_label="State").text
     breaker = part.one("p", id="breaker").text
-    assert "open after 3 failures: connection <refused>" in breaker
+    assert "open after 3 failures in a row (connection <refused>)" in breaker
     assert "12:03:20 UTC" in breaker
 
 
