@@ -32,8 +32,13 @@ class Crew:
         self._over = threading.Event()
         journals = [MemoryJournal(context.journal.record, context.attempt, worker=f"test:{n}")  # type: ignore[attr-defined]
                     for n in range(2, workers + 1)]  # fmt: skip
-        self._contexts = [replace(context, journal=journal, random=random.Random(1)) for journal in journals]
+        self._contexts = [
+            replace(context, journal=journal, random=random.Random(1), should_stop=self._stop) for journal in journals
+        ]
         self._threads = [threading.Thread(target=self._work, args=(each,)) for each in self._contexts]
+
+    def _stop(self) -> str | None:
+        return "interrupt" if self._over.is_set() else None
 
     def _work(self, context: RunContext) -> None:
         name = context.journal.partitions.worker
@@ -64,7 +69,7 @@ def killing(superuser_dsn: str, seed: int) -> Iterator[list[int]]:
 
     def kill() -> None:
         with psycopg.connect(superuser_dsn, autocommit=True) as connection:
-            while not stop.wait(chance.uniform(0.01, 0.08) if kills[0] else 0.002):
+            while not stop.wait(chance.uniform(0.01, 0.05) * (1 + kills[0] / 4) if kills[0] else 0.002):
                 kills[0] += connection.execute(
                     "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity a "
                     "WHERE EXISTS (SELECT FROM briefly_migration.checkpoint c WHERE c.backend_pid = a.pid AND "
@@ -132,7 +137,7 @@ def test_the_result_does_not_depend_on_how(
 
 
 def test_several_workers_share_one_table_and_its_groups(target_database: str) -> None:
-    before = fill(target_database, files=5, chunks=1500)
+    before = fill(target_database, files=5, chunks=900)
     bench = Bench(target_database)
     result = shared_run(bench, 4, batch_size=10, cut=Cut(smallest=50, largest=100), pause=20)
     assert same(contents(target_database), oracle(before))
@@ -143,10 +148,10 @@ def test_several_workers_share_one_table_and_its_groups(target_database: str) ->
 
 
 def test_batches_that_meet_the_same_groups_do_not_undo_each_other(target_database: str) -> None:
-    before = fill(target_database, files=300, chunks=6000)
+    before = fill(target_database, files=150, chunks=2400)
     bench = Bench(target_database)
     with psycopg.connect(target_database) as connection:
         connection.execute('CREATE INDEX ON "chu%nks" (file_id)')
-    shared_run(bench, 4, batch_size=50, cut=Cut(smallest=100, largest=1500))
+    shared_run(bench, 4, batch_size=60, cut=Cut(smallest=100, largest=600))
     assert same(contents(target_database), oracle(before))
     assert not [line for level, line, _ in bench.record.lines if level == "warning"]
