@@ -13,6 +13,8 @@ MOST: Final = 10_000
 
 _STEP: Final = 2.0
 """An automatic batch has at most this many times the rows of the one before, and at least one such part of them."""
+_NEAR: Final = 0.1
+"""A size this near its aim stays, so that batches of one size can share a plan."""
 _WEIGHT: Final = 0.5
 """Of the newest batch in the geometric mean of the cost a row; one slow batch alone moves the size by less."""
 _GROWTH: Final = 1.1
@@ -77,6 +79,8 @@ class Steering:
         self._cost = newest if self._cost is None else self._cost * (1 - _WEIGHT) + newest * _WEIGHT
         aim = TARGET_SECONDS / math.exp(self._cost)
         step = min(max(aim / self._size, 1 / _STEP), _STEP)
+        if abs(step - 1) < _NEAR:
+            return
         self._size = _bounded(min(self._size * step, self._ceiling))
 
     def _grow_back(self, wanted: float) -> None:

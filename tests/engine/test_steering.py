@@ -113,7 +113,15 @@ def test_a_halved_automatic_batch_grows_back_slowly() -> None:
     sizes = drive(steering, server, 12)
     assert sizes[0] == 500
     assert all(after <= before * 1.1 + 1 for before, after in pairwise(sizes))
-    assert sizes[-1] == 1000
+    assert 900 <= sizes[-1] <= 1000
+
+
+def test_a_size_that_fits_stays() -> None:
+    steering, wobble = Steering(AUTO), (1.0, 1.08, 0.94, 1.05, 0.97)
+    drive(steering, constant(0.0005), 15)
+    for factor in wobble * 5:
+        steering.took(steering.size, 0.0005 * factor * steering.size)
+        assert steering.size == 1000
 
 
 def test_a_fixed_size_is_kept() -> None:
