@@ -95,10 +95,11 @@ def load(context: RunContext, phase: Phase, reader: BackupReader, tables: Sequen
     share(
         context, loading,
         [Partition(table.name, number, {"stream": stream.number}) for number, (table, stream) in enumerate(streams)],
-        shared, show=_Show(Tally(context, phase, rows)),
+        shared, show=_Show(context, loading, Tally(context, phase, rows)),
     )  # fmt: skip
     checks = [Partition(table.name, number) for number, table in enumerate(tables)]
-    views = share(context, checking, checks, shared, show=_Show(Tally(context, phase, rows, before=rows)))
+    show = _Show(context, checking, Tally(context, phase, rows, before=rows))
+    views = share(context, checking, checks, shared, show=show)
     return not any(view.result.get("emptied") for view in views)
 
 
@@ -206,7 +207,12 @@ class _Worker:
             if isinstance(error.__cause__, NotFound):
                 # Perhaps only this worker's store lacks it: the leader, who opened the backup, finds out.
                 raise
-            return Count(), {"damaged": list(error.damages), "message": error.message, "remedy": error.remedy}
+            # Rows that cannot be loaded: counts reach the leader soon, results at the end.
+            return Count(skipped=max(table.rows, 1)), {
+                "damaged": list(error.damages),
+                "message": error.message,
+                "remedy": error.remedy,
+            }
         return Count(done=int(done["rows"])), done
 
     def _connected(self) -> Connection:
@@ -288,16 +294,19 @@ _STEPS_OF: Final = {Phase.STAGE: (STEP, CHECK), Phase.VERIFY: (VERIFY_STEP, VERI
 
 
 class _Show:
-    """Progress in rows; and what a worker found damaged ends the step."""
+    """Progress in rows; and what a worker found damaged ends the step at once."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, context: RunContext, step: Step, tally: Tally) -> None:
+        self._partitions = context.journal.partitions
+        self._step = step
         self._tally = tally
 
     def __call__(self, views: Sequence[PartitionView]) -> None:
-        for view in views:
-            if "damaged" in view.result:
+        if any(view.count.skipped for view in views):
+            for view in self._partitions.survey(self._step.name, results=True):
                 found = view.result
-                raise BackupDamaged(found["message"], damages=found["damaged"], remedy=found["remedy"])
+                if "damaged" in found:
+                    raise BackupDamaged(found["message"], damages=found["damaged"], remedy=found["remedy"])
         self._tally(views)
 
 
