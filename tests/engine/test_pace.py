@@ -80,13 +80,16 @@ def test_a_look_that_fails_is_the_next_batchs_to_meet(
     target_database: str, said: list[tuple[str, str]], announce: Announce
 ) -> None:
     context = _context(target_database, lambda _: pytest.fail("waited"))
-    with Target(target_database).session() as connection:
+    with Target(target_database).session() as connection, Target(target_database).session() as other:
+        who = {"pid": connection.info.backend_pid}
         with connection.transaction():
+            connection.execute("SELECT 'mine'")
             Pace(context, announce).after(connection, 0.1)
-            connection.execute("SELECT 1")
-        connection.execute("SET statement_timeout TO '1ms'")
+            last = other.execute("SELECT query FROM pg_stat_activity WHERE pid = %(pid)s", who).fetchone()
+            assert last == ("SELECT 'mine'",), "it asked inside a transaction"
+        other.execute("SELECT pg_terminate_backend(%(pid)s, 5000)", who)
         Pace(context, announce).after(connection, 0.1)
-        connection.close()
+        assert connection.closed
         Pace(context, announce).after(connection, 0.1)
     assert said == []
 
