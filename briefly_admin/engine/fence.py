@@ -125,7 +125,8 @@ def register(connection: Connection, run_id: UUID, attempt: int, name: str) -> N
 def flush(connection: Connection, run_id: UUID, attempt: int) -> None:
     """One synchronous commit: all that was committed before it is on disk after it. Raises Fenced."""
     with connection.transaction():
-        connection.execute("SET LOCAL synchronous_commit TO on")
+        # Nobody records this session: stopped in here, it must not hold the fence for longer than a takeover waits.
+        connection.execute("SET LOCAL synchronous_commit TO on; SET LOCAL idle_in_transaction_session_timeout TO '20s'")
         require(connection, run_id, attempt)
 
 

@@ -17,7 +17,7 @@ from briefly_admin.engine.careful import CarefulBatch, Outcome
 from briefly_admin.engine.checkpoints import Checkpoint, claim_partition, counted, quarantine
 from briefly_admin.engine.context import QuarantinedRow, RunContext
 from briefly_admin.engine.fast import FastBatch
-from briefly_admin.engine.fence import fenced
+from briefly_admin.engine.fence import fenced, register
 from briefly_admin.engine.pace import Pace
 from briefly_admin.engine.retry import Patience, Verdict, classify, describe
 from briefly_admin.engine.steering import Steering
@@ -53,15 +53,21 @@ def refuse(row: QuarantinedRow) -> RunFailed:
 
 @dataclass
 class Line:
-    """A worker's session for batches, opened when it is needed and kept from partition to partition."""
+    """A worker's session for batches, opened when it is needed and kept from partition to partition.
+
+    `name`: what a takeover finds it by where no claim of a partition records it.
+    """
 
     context: RunContext
+    name: str = ""
     _connection: Connection | None = field(default=None, init=False)
 
     def open(self) -> Connection:
-        """The session. Raises Unavailable."""
+        """The session. Raises Unavailable, Fenced."""
         if self._connection is None:
             self._connection = batch_session(self.context)
+            if self.name:
+                register(self._connection, self.context.run_id, self.context.attempt, self.name)
         return self._connection
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """A sweep for rows that came behind the cursor: the repairs once more, over whatever they would still change."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import psycopg
 from psycopg import sql
@@ -13,7 +14,7 @@ from briefly_admin.engine.careful import CarefulBatch
 from briefly_admin.engine.checkpoints import quarantine
 from briefly_admin.engine.context import QuarantinedRow, RunContext
 from briefly_admin.engine.fence import fenced
-from briefly_admin.engine.mover import batch_session, refuse
+from briefly_admin.engine.mover import Line, refuse
 from briefly_admin.engine.repairs import changed, compile_repairs
 from briefly_admin.engine.retry import Patience, Verdict, classify, describe
 
@@ -25,13 +26,14 @@ _CHUNK = 500
 def sweep(context: RunContext, work: Work, announce: Announce) -> int:
     """Repairs what is still to be repaired in the table; the number of rows changed. Raises RunFailed, Fenced."""
     changed_rows = 0
-    for _ in range(_PASSES):
-        found = False
-        for keys in _keys(context, work):
-            found = True
-            changed_rows += _repair(context, work, keys, announce)
-        if not found:
-            break
+    with closing(Line(context, "sweep")) as line:
+        for _ in range(_PASSES):
+            found = False
+            for keys in _keys(context, work):
+                found = True
+                changed_rows += _repair(line, work, keys, announce)
+            if not found:
+                break
     return changed_rows
 
 
@@ -49,13 +51,14 @@ def _keys(context: RunContext, work: Work) -> Iterator[Sequence[Sequence[str]]]:
             yield [key for (key,) in rows]
 
 
-def _repair(context: RunContext, work: Work, keys: Sequence[Sequence[str]], announce: Announce) -> int:
-    patience = Patience(context, f"The sweep of {work.table.name}", announce)
+def _repair(line: Line, work: Work, keys: Sequence[Sequence[str]], announce: Announce) -> int:
+    patience = Patience(line.context, f"The sweep of {work.table.name}", announce)
     while True:
         patience.admit()
         try:
-            done = _once(context, work, keys)
+            done = _once(line, work, keys)
         except (psycopg.Error, Unavailable) as error:
+            line.close()
             if classify(error) in {Verdict.STOP, Verdict.ROWS}:
                 raise RunFailed(
                     f"The sweep of {work.table.name} failed: {describe(error)}.",
@@ -67,8 +70,8 @@ def _repair(context: RunContext, work: Work, keys: Sequence[Sequence[str]], anno
             return done
 
 
-def _once(context: RunContext, work: Work, keys: Sequence[Sequence[str]]) -> int:
-    config = context.config
+def _once(line: Line, work: Work, keys: Sequence[Sequence[str]]) -> int:
+    context, config = line.context, line.context.config
     failures: list[QuarantinedRow] = []
 
     def failed(row: QuarantinedRow) -> None:
@@ -76,15 +79,12 @@ def _once(context: RunContext, work: Work, keys: Sequence[Sequence[str]]) -> int
             raise refuse(row)
         failures.append(row)
 
-    connection = batch_session(context)
-    try:
-        with fenced(connection, context.run_id, context.attempt):
-            careful = CarefulBatch(connection, work, left_alone=quarantined(context.run_id, work), on_failure=failed)
-            outcome = careful.run(work.among(keys), len(keys))
-            if failures:
-                quarantine(connection, context.run_id, failures, most=config.max_skipped)
-    finally:
-        connection.close()
+    connection = line.open()
+    with fenced(connection, context.run_id, context.attempt):
+        careful = CarefulBatch(connection, work, left_alone=quarantined(context.run_id, work), on_failure=failed)
+        outcome = careful.run(work.among(keys), len(keys))
+        if failures:
+            quarantine(connection, context.run_id, failures, most=config.max_skipped)
     for row in failures:
         context.journal.log("warning", f"Skipped {row.table} [{', '.join(row.key)}]: {row.message}", Phase.CONSTRAIN)
     return outcome.changed
