@@ -7,6 +7,7 @@ from flask_wtf import FlaskForm
 from wtforms import BooleanField, IntegerField, RadioField, SelectField
 from wtforms.fields import Field
 from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # newer than its stubs
+from wtforms.widgets import TextInput
 
 from briefly_admin.domain.config import AUTO, BY_NAME, FIELDS, ConfigField
 
@@ -70,6 +71,8 @@ class WholeNumberOrAuto(WholeNumber):
     """A whole number, or the word auto."""
 
     data: Any
+    widget = TextInput()
+    """A browser takes no word in a field for numbers."""
 
     def process_data(self, value: Any) -> None:
         """What the form is filled with."""

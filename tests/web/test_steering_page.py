@@ -43,7 +43,8 @@ def test_an_automatic_batch_size_stands_in_the_form(
     put(settings.database_url, RunState.PAUSED)
     send(browser, page_of, action="change", form={"batchSize": " AUTO ", "workers": "4", "pause": "0"})
     page = look(browser, page_of)
-    assert page.one("input", name="batchSize").attributes["value"] == "auto"
+    field = page.one("input", name="batchSize").attributes
+    assert (field["value"], field["type"]) == ("auto", "text"), "a field for numbers would show nothing"
     assert "found by itself (auto)" in page.one("section", id="facts").text
     wrong = send(browser, page_of, 400, action="change", form={"batchSize": "automatic", "workers": "4", "pause": "0"})
     assert 'from 1 to 10,000, or "auto"' in wrong.one("div", id="batchSize-errors").text
