@@ -14,7 +14,7 @@ from briefly_admin import __version__, create_app
 from briefly_admin.cli import INTERRUPTED, main
 from briefly_admin.cli.supervisor import read_procfile
 from briefly_admin.domain import errors
-from briefly_admin.domain.config import FIELDS, RunConfig
+from briefly_admin.domain.config import AUTO, FIELDS, RunConfig
 from briefly_admin.domain.permissions import Role
 from briefly_admin.domain.runs import RunKind, phases
 from briefly_admin.engine import careful
@@ -173,9 +173,11 @@ def test_fields_of_a_run_are_the_programs() -> None:
         assert default == str(defaults[each.name]).lower(), each.name
         if each.kind == "integer":
             assert bounds.split(" ms")[0] == f"{each.minimum:,} to {each.maximum:,}"
+        elif each.kind == "automatic":
+            assert bounds == f"{each.minimum:,} to {each.maximum:,}, {AUTO}"
         elif each.kind == "choice":
             assert tuple(bounds.split(", ")) == each.choices
-        if each.live and each.name != "workers":
+        if each.live:
             assert "while it runs" in words
 
 
