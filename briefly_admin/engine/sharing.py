@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import psycopg
 
-from briefly_admin.domain.errors import BrieflyError, Fenced, RunFailed, Stopped
+from briefly_admin.domain.errors import BrieflyError, Fenced, RunFailed, Stopped, Unavailable
 from briefly_admin.domain.partitions import Claimed, Count, Partition, PartitionState, PartitionView
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine.context import RunContext
@@ -76,15 +76,17 @@ def share(
 def help_out(context: RunContext, steps: Mapping[str, Step]) -> int:
     """A helper's part: partitions of whatever step the run is at, until there were none for a while; how many it did.
 
-    Raises Stopped and Fenced. A partition that failed is the leader's to judge.
+    Raises Stopped, Fenced, and Unavailable where this worker could not do its part: the leader, or who comes next,
+    finds out whether the fault was this worker's own. A partition that failed for good is the leader's to judge.
     """
     done, waited = 0, 0.0
-    tools = _Tools(context, steps)
-    with closing(tools):
+    with closing(_Tools(context, steps)) as tools:
         while waited < IDLE:
             context.check_stop()
             claimed = context.journal.partitions.claim()
             if claimed is None:
+                # An idle helper holds no snapshot open.
+                tools.close()
                 context.sleep(_LOOK_EVERY)
                 waited += _LOOK_EVERY
                 continue
@@ -94,10 +96,8 @@ def help_out(context: RunContext, steps: Mapping[str, Step]) -> int:
             except (Stopped, Fenced):
                 raise
             except (psycopg.Error, BrieflyError) as error:
-                # Given back: whoever takes it finds out whether the fault was this worker's own.
                 worker, table = context.journal.partitions.worker, claimed.partition.table
-                context.journal.log("warning", f"{worker} leaves {table} to others: {describe(error)}.")
-                return done
+                raise Unavailable(f"{worker} leaves {table} to others: {describe(error)}.") from None
             done += 1
     return done
 
@@ -207,7 +207,9 @@ class _Tools:
         key = (claimed.step, claimed.generation)
         if self._work is None or self._key != key:
             self.close()
-            step = self._steps[claimed.step]
+            step = self._steps.get(claimed.step)
+            if step is None:
+                raise Unavailable(f"the step {claimed.step} is another version's")
             self._work = self._opened.enter_context(step.open(self._context, claimed.shared))
             self._key = key
         return self._work

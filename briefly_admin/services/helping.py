@@ -75,16 +75,14 @@ class HelpService:
         Raises Refused where there is nothing to help with, NotFound, Unavailable.
         """
         row, slot = self._join(run_id, worker)
-        try:
-            with Helping(
-                self._database, row, slot=slot, worker=worker, lease=self._config.lease, interrupted=interrupted
-            ) as hold:
-                context = run_context(
-                    self._servers, self._config, self._audit, row, hold, worker=worker, report=_nobody
-                )
-                return self._work(context, worker)
-        finally:
-            self._leave(row.id, slot, worker)
+        with Helping(
+            self._database, row, slot=slot, worker=worker, lease=self._config.lease, interrupted=interrupted
+        ) as hold:
+            context = run_context(self._servers, self._config, self._audit, row, hold, worker=worker, report=_nobody)
+            done = self._work(context, worker)
+        # Whoever could not help keeps its place for a lease, so that nobody is asked at once to try the same again.
+        self._leave(row.id, slot, worker)
+        return done
 
     def _join(self, run_id: str, worker: str) -> tuple[Row[Any], int]:
         with self._database.begin() as connection:
@@ -101,16 +99,16 @@ class HelpService:
         context.journal.log("info", f"{worker} helps.")
         done = 0
         try:
-            done = self._assist(context)
-        except Stopped as stop:
-            log.info("helper stops", run_id=str(context.run_id), reason=stop.reason)
-        except Fenced as error:
-            log.warning("fenced off", run_id=str(context.run_id), attempt=context.attempt, reason=error.message)
-            return done
-        try:
+            try:
+                done = self._assist(context)
+            except Stopped as stop:
+                log.info("helper stops", run_id=str(context.run_id), reason=stop.reason)
             context.journal.log("info", f"{worker} leaves.")
         except Fenced as error:
             log.warning("fenced off", run_id=str(context.run_id), attempt=context.attempt, reason=error.message)
+        except Unavailable as error:
+            context.journal.log("warning", error.message)
+            raise
         return done
 
     def _leave(self, run_id: UUID, slot: int, worker: str) -> None:

@@ -114,7 +114,12 @@ def test_a_failed_partition_of_a_helper_fails_the_step(bench: Bench) -> None:
         return doing(context, claimed, note)
 
     what = step(failing)
-    thread = threading.Thread(target=lambda: help_out(helper(bench, context, "test:2"), {"test": what}))
+
+    def assist() -> None:
+        with pytest.raises(Unavailable, match="Row 5 of t"):
+            help_out(helper(bench, context, "test:2"), {"test": what})
+
+    thread = threading.Thread(target=assist)
     thread.start()
     with pytest.raises(RunFailed, match="Row 5 of t") as caught:
         shared_by(context, what)
@@ -133,12 +138,26 @@ def test_what_a_helper_cannot_do_is_left_to_others(bench: Bench) -> None:
         return doing(context, claimed, note)
 
     what = step(unseen)
-    thread = threading.Thread(target=lambda: help_out(helper(bench, context, "test:2"), {"test": what}))
+    said: list[str] = []
+
+    def assist() -> None:
+        with pytest.raises(Unavailable) as caught:
+            help_out(helper(bench, context, "test:2"), {"test": what})
+        said.append(caught.value.message)
+
+    thread = threading.Thread(target=assist)
     thread.start()
     assert [result["by"] for result in shared_by(context, what)] == ["test:1"] * 6
     thread.join()
-    (line,) = [text for _, text, _ in bench.record.lines]
-    assert line == "test:2 leaves t to others: This worker does not see the store."
+    assert said == ["test:2 leaves t to others: This worker does not see the store."]
+
+
+def test_a_step_of_another_version_is_left_to_others(bench: Bench) -> None:
+    context = bench.context()
+    context.journal.partitions.lay_out("newer", PARTS, {})
+    with pytest.raises(Unavailable, match="the step newer is another version's"):
+        help_out(helper(bench, context, "test:2"), {"test": step(doing)})
+    assert {view.state for view in context.journal.partitions.survey("newer")} == {PartitionState.WAITING}
 
 
 def test_the_leaders_own_failure_gives_its_partition_back(bench: Bench) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from briefly_admin.domain.errors import Fenced, NotFound, Refused, Stopped
+from briefly_admin.domain.errors import Fenced, NotFound, Refused, Stopped, Unavailable
 from briefly_admin.domain.partitions import Count, Partition
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.engine.context import RunContext
@@ -182,6 +182,21 @@ def test_a_helper_of_an_older_attempt_is_fenced_off(stage: Stage, capsys: pytest
     led(stage, lambda _: helped(stage, run_of(stage)))
     assert heard == ["The run is in other hands now, or may be by now."]
     assert "fenced off" in capsys.readouterr().out
+
+
+def test_who_could_not_help_is_not_asked_again_at_once(stage: Stage) -> None:
+    def assist(context: RunContext) -> int:
+        raise Unavailable("host:2 leaves users to others: it does not see the store.")
+
+    def work(context: RunContext) -> None:
+        with pytest.raises(Unavailable):
+            helped(stage, run_of(stage))
+        context.ask_help()
+        assert stage.queue.slots == [2]
+
+    stage.engine.assist, stage.queue.listening = assist, 3
+    run = led(stage, work)
+    assert lines(stage, run) == ["host:2 helps.", "host:2 leaves users to others: it does not see the store."]
 
 
 def test_a_changed_plan_is_not_helped_with(stage: Stage) -> None:
