@@ -280,12 +280,12 @@ class Stuck:
     """A helper that hangs within a stream until it is let go; `met` is for the leader, who waits for that."""
 
     def __init__(self) -> None:
-        self.hangs, self.go_on = threading.Event(), threading.Event()
+        self.hangs, self.go_on, self.let_go = threading.Event(), threading.Event(), False
 
     def __call__(self, _: int) -> None:
         if not self.hangs.is_set():
             self.hangs.set()
-            self.go_on.wait(PATIENCE)
+            self.let_go = self.go_on.wait(PATIENCE)
 
     def met(self, _: int) -> None:
         assert self.hangs.wait(PATIENCE)
@@ -300,6 +300,7 @@ def test_a_stop_leaves_nothing_though_a_helper_hangs(sealed: SealedTarget) -> No
             rollback.run_phase(context, Phase.STAGE)
         assert sealed.scratches() == []
         stuck.go_on.set()
+    assert stuck.let_go  # and did not give up by itself before
     assert sealed.scratches() == []
 
 
@@ -313,6 +314,7 @@ def test_a_zombie_holds_up_nobody(sealed: SealedTarget) -> None:
         thread.join()
         sealed.run.partitions.expired.clear()
         stuck.go_on.set()
+    assert stuck.let_go
     assert all(isinstance(error, Fenced) for error in ends)
     assert whole(sealed)
 
@@ -332,6 +334,7 @@ def test_a_takeover_ends_an_older_attempts_helper(sealed: SealedTarget) -> None:
         new = sealed.context()
         rollback.run_phase(new, Phase.STAGE)
         stuck.go_on.set()
+    assert stuck.let_go
     assert [type(error) for error in ends] == [Fenced]
     assert sealed.scratches() == [scratch.scratch_schema(new.run_id, new.attempt)]
     assert whole(sealed)
