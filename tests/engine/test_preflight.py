@@ -15,7 +15,8 @@ from briefly_admin.domain.config import RunConfig
 from briefly_admin.domain.errors import PreflightFailed, Unavailable
 from briefly_admin.domain.runs import RunKind
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.preflight import PreflightInputs, check_all, run
+from briefly_admin.engine.preflight import PreflightInputs, check_all, phase, run
+from briefly_admin.engine.preflight.servers import of_server
 from briefly_admin.engine.sampledata import create
 from briefly_admin.engine.target import Target
 from briefly_admin.plans.unified import UNIFIED
@@ -278,3 +279,24 @@ def test_the_phase(healthy: Any, target_database: str, tmp_path: Path) -> None:
     with pytest.raises(PreflightFailed, match=r"public\.user_settings.*public\.users\.email") as failed:
         run(_context(target_database, tmp_path, journal))
     assert "TARGET_DATABASE_URL" in failed.value.remedy
+
+
+def test_a_session_lost_between_two_checks_is_one_red_check_and_looked_at_again(
+    healthy: Any, inputs: PreflightInputs, tmp_path: Path, superuser_database: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    ends = [True, True, False]
+
+    def end_the_session(connection: psycopg.Connection[Any], target: Target) -> Iterator[Check]:
+        yield from of_server(connection, target)
+        with psycopg.connect(superuser_database(target.dsn), autocommit=True) as superuser:
+            if ends.pop(0):
+                superuser.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+
+    monkeypatch.setattr(phase, "of_server", end_the_session)
+    found = [check for check in check_all(inputs) if check.colour is Colour.RED]
+    assert [check.name for check in found] == ["target_lost"]
+    assert "SQLSTATE 57P01" in found[0].found
+    context = _context(inputs.target.dsn, tmp_path, RunRecord().next_attempt())
+    assert run(replace(context, read_config=lambda: RunConfig(retry_delay=1)))["colour"] == "green"
+    assert ends == []

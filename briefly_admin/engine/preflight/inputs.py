@@ -10,6 +10,7 @@ import psycopg
 from briefly_admin.domain.checks import Check, Colour
 from briefly_admin.domain.errors import BrieflyError
 from briefly_admin.domain.ports import BlobStore
+from briefly_admin.engine.retry import lost_connection
 from briefly_admin.engine.target import Target, safe_message
 from briefly_admin.plans.base import Plan
 
@@ -58,12 +59,17 @@ def red(name: str, title: str, found: str, remedy: str) -> Check:
 
 
 def look(name: str, title: str, ask: Callable[[], Check], *, otherwise: Colour = Colour.RED) -> Check:
-    """`ask`'s check; where looking fails, one of the colour `otherwise` that says why, without any data."""
+    """`ask`'s check; where looking fails, one of the colour `otherwise` that says why, without any data.
+
+    Raises psycopg.Error where the session that was looked through is gone: that says nothing of this check.
+    """
     try:
         return ask()
     except BrieflyError as error:
         return Check(name, title, otherwise, error.message, error.remedy or _TRY_AGAIN)
     except psycopg.Error as error:
+        if lost_connection(error):
+            raise
         return Check(name, title, otherwise, f"It could not be looked at: {safe_message(error)}.", _TRY_AGAIN)
     except Exception as error:  # noqa: BLE001 - a check answers whatever happens; only the error's class is shown
         return Check(name, title, otherwise, f"It could not be looked at: {type(error).__name__}.", _TRY_AGAIN)

@@ -1,7 +1,9 @@
 """All checks, and the phase preflight of a run: red stops it before anything is changed."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
+
+import psycopg
 
 from briefly_admin.domain.checks import Check, Colour, worst
 from briefly_admin.domain.errors import BrieflyError, PreflightFailed
@@ -12,6 +14,11 @@ from briefly_admin.engine.preflight.constraints import check_constraints
 from briefly_admin.engine.preflight.inputs import PreflightInputs
 from briefly_admin.engine.preflight.servers import around, of_server, store_room, target_reachable
 from briefly_admin.engine.preflight.tables import of_tables, read_site, remarks
+from briefly_admin.engine.retry import backoff, describe
+
+_LOST: Final = "target_lost"
+_STAYS: Final = "The target stays in reach"
+_OUT_OF_REACH: Final = frozenset({_LOST, "target_reachable"})
 
 
 def check_all(inputs: PreflightInputs) -> list[Check]:
@@ -20,13 +27,14 @@ def check_all(inputs: PreflightInputs) -> list[Check]:
     Where the target does not answer, that is the one red check of it, and those that depend on it are left out.
     """
     checks = [*around(inputs)]
-    reachable = target_reachable(inputs.target)
-    checks.append(reachable)
-    if reachable.colour is not Colour.RED:
-        try:
+    try:
+        checks.append(target_reachable(inputs.target))
+        if checks[-1].colour is not Colour.RED:
             checks.extend(_of_target(inputs))
-        except BrieflyError as error:
-            checks.append(Check("target_lost", "The target stays in reach", Colour.RED, error.message, error.remedy))
+    except BrieflyError as error:
+        checks.append(Check(_LOST, _STAYS, Colour.RED, error.message, error.remedy))
+    except psycopg.Error as error:
+        checks.append(Check(_LOST, _STAYS, Colour.RED, f"{describe(error)}.", "Run the checks again."))
     return checks
 
 
@@ -55,7 +63,7 @@ def run(context: RunContext) -> dict[str, Any]:
         key_sizes={name: len(key) for name, key in context.vault.keys.items()},
         now=context.now,
     )
-    checks = check_all(inputs)
+    checks = _patiently_checked(context, inputs)
     for check in checks:
         if check.colour is not Colour.GREEN:
             level = "error" if check.colour is Colour.RED else "warning"
@@ -66,6 +74,19 @@ def run(context: RunContext) -> dict[str, Any]:
         "amber": sum(check.colour is Colour.AMBER for check in checks),
         "checks": [check.to_json() for check in checks],
     }
+
+
+def _patiently_checked(context: RunContext, inputs: PreflightInputs) -> list[Check]:
+    """All checks; made again, as often as the config allows, while the target is out of reach: an attempt after the
+    first one begins here as well, and must not end a run for a session that was lost.
+    """
+    config = context.config
+    for tries in range(1, config.max_retries + 1):
+        checks = check_all(inputs)
+        if not any(check.name in _OUT_OF_REACH and check.colour is Colour.RED for check in checks):
+            return checks
+        context.sleep(backoff(tries, config.retry_delay, context.random))
+    return check_all(inputs)
 
 
 def refuse_red(checks: list[Check]) -> None:
