@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from briefly_admin.embedded import EmbeddedServers
 from tests.faults.ground import Ground, make_app, make_dirty
@@ -26,7 +25,5 @@ def undisturbed(ground: Ground) -> Undisturbed:
 @pytest.fixture
 def field(ground: Ground, undisturbed: Undisturbed, tmp_path: Path) -> Iterator[Field]:
     """A copy of the dirty data and nobody at work on it yet."""
-    with redis.Redis.from_url(ground.servers.redis_url) as client:
-        client.flushall()
     with ground.field(tmp_path) as made:
         yield made

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import redis
+
 from briefly_admin.embedded import EmbeddedServers
 from briefly_admin.engine import sampledata
 from briefly_admin.engine.target import Target
@@ -73,6 +75,8 @@ class Ground:
         home = logs or self.logs
         home.mkdir(parents=True, exist_ok=True)
         app = target = None
+        with redis.Redis.from_url(self.servers.redis_url) as client:
+            client.flushall()
         try:
             app, target = copy_database(self.servers, self.app), copy_database(self.servers, dirty or self.dirty)
             settings = environment(home, app=app, target=target, redis=self.servers.redis_url, lease=lease)

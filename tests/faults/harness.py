@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.services import Services
 from briefly_admin.services.views import RunView
 from tests.faults.databases import Contents, contents, difference
-from tests.faults.processes import Worker, end_session, send, until
+from tests.faults.processes import Worker, alive, end_session, parent, send, until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LEASE = 2
@@ -57,6 +58,8 @@ class Field:
     logs: Path
     services: Services = field(init=False)
     started: list[Worker] = field(default_factory=list)
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    """Settings of the processes alone, put over `environ`."""
 
     def __post_init__(self) -> None:
         self.services = wiring.build(settings.load(self.environ))
@@ -83,7 +86,7 @@ class Field:
         log = self.logs / f"{len(self.started)}-{command}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "briefly_admin.cli", command], cwd=CHECKOUT, env=self.environ,
+                [sys.executable, "-m", "briefly_admin.cli", command], cwd=CHECKOUT, env=self.environ | self.elsewhere,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self.started.append(Worker(process, log, command))
@@ -109,11 +112,11 @@ class Field:
         """The workers that have a horse."""
         return [each for each in self.started if each.command == "worker" and each.horse is not None]
 
-    def listening(self, count: int) -> None:
+    def listening(self, count: int, *, seconds: float = 60) -> None:
         """Wait until so many workers listen; one starts in a second or two."""
         queue = self.services.servers.queue
         assert queue is not None
-        until(lambda: queue.workers() >= count, what=f"{count} workers listening")
+        until(lambda: queue.workers() >= count, seconds=seconds, what=f"{count} workers listening")
 
     def said(self) -> str:
         """What the processes wrote, for a failing test."""
@@ -178,15 +181,38 @@ class Field:
 
         until(look, seconds=seconds, what=f"the phase {phase}")
 
+    def up(self) -> Worker:
+        """Start `up` over our databases: a web process, a worker and a clock that it starts again when they end."""
+        (self.logs / "sample-data").touch()  # it makes none
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.environ["PORT"] = str(probe.getsockname()[1])
+        return self.start("up")
+
+    def leading_pid(self, run: RunView) -> int | None:
+        """The pid of the horse that leads the run, while it lives."""
+        query = "SELECT split_part(leader, ':', 2)::integer FROM briefly_admin.run WHERE id = %s AND state = 'running'"
+        return next((pid for pid in self.ask(query, run.id) if alive(pid)), None)
+
+    def leads(self, run: RunView) -> bool:
+        """Whether the run is led by a horse that lives."""
+        return self.leading_pid(run) is not None
+
+    def kill_worker_of(self, horse: int) -> None:
+        """SIGKILL a horse and the worker that it belongs to, whoever started that; the worker first."""
+        send(parent(horse), signal.SIGKILL)
+        send(horse, signal.SIGKILL)
+
     def leader(self, run: RunView) -> Worker | None:
         """The worker whose horse leads the run."""
-        query = "SELECT split_part(leader, ':', 2) FROM briefly_admin.run WHERE id = %s AND state = 'running'"
-        pids = self.ask(query, run.id)
-        return next((each for each in self.started if pids == [str(each.horse)]), None)
+        pid = self.leading_pid(run)
+        return next((each for each in self.started if pid is not None and each.horse == pid), None)
 
-    def led(self, run: RunView, *, but: Worker | None = None) -> Worker:
+    def led(self, run: RunView, *, but: Worker | None = None, seconds: float = 30) -> Worker:
         """Wait until one of our workers leads it, another than `but`."""
-        return until(lambda: found if (found := self.leader(run)) is not but else None, what="a leader")
+        return until(
+            lambda: found if (found := self.leader(run)) is not but else None, seconds=seconds, what="a leader"
+        )
 
     @contextmanager
     def held(self, variable: str, table: str, mode: str) -> Iterator[None]:
@@ -197,11 +223,11 @@ class Field:
             )
             yield
 
-    def waits_for(self, variable: str) -> None:
+    def waits_for(self, variable: str, *, seconds: float = 30) -> None:
         """Wait until some session of ours waits for a lock there."""
         query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         with psycopg.connect(self.environ[variable], autocommit=True) as connection:
-            until(lambda: (connection.execute(query).fetchone() or (0,))[0], what="a wait for a lock")
+            until(lambda: (connection.execute(query).fetchone() or (0,))[0], seconds=seconds, what="a wait for a lock")
 
     def ask(self, query: str, *values: object, variable: str = "DATABASE_URL") -> list[Any]:
         """The first column of the answers."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-_SESSION_FIELD, _STATE_FIELD = 3, 0  # of /proc/<pid>/stat after the command's name, see proc(5)
+_SESSION_FIELD, _PARENT_FIELD, _STATE_FIELD = 3, 1, 0  # of /proc/<pid>/stat after the command's name, see proc(5)
 T = TypeVar("T")
 
 
@@ -35,6 +35,11 @@ def alive(pid: int) -> bool:
     """Whether the process runs (a zombie does not)."""
     fields = _stat(pid)
     return bool(fields) and fields[_STATE_FIELD] not in "ZX"
+
+
+def parent(pid: int) -> int:
+    """The pid of the process that started it."""
+    return int(_stat(pid)[_PARENT_FIELD])
 
 
 def handles(pid: int, number: signal.Signals) -> bool:

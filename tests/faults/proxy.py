@@ -167,7 +167,7 @@ class Proxy:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._ask(pipe, reader))
                 both.create_task(self._answer(pipe, upstream))
-        except* OSError:
+        except* (OSError, asyncio.CancelledError):
             pipe.abort()
         finally:
             self._pipes.discard(pipe)
