@@ -9,6 +9,7 @@ import psycopg
 from psycopg import errors, sql
 
 from briefly_admin.domain.errors import BrieflyError, RunFailed
+from briefly_admin.engine.breaker import Announce
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.fence import fenced, flush, register
 from briefly_admin.engine.retry import describe
@@ -30,8 +31,6 @@ _BUILDING: Final = """
 SELECT phase, coalesce((100 * blocks_done / nullif(blocks_total, 0))::int, 0) FROM pg_stat_progress_create_index
 WHERE pid = %s
 """
-
-Announce = Callable[[str], None]
 
 
 class SchemaSession:

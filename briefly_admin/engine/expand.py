@@ -29,8 +29,8 @@ def run(context: RunContext) -> dict[str, Any]:
     """
     with context.target.session(bulk=True) as connection:
 
-        def announce(text: str) -> None:
-            context.report(Progress(str(Phase.EXPAND), waiting=text))
+        def announce(text: str, until: str = "") -> None:
+            context.report(Progress(str(Phase.EXPAND), waiting=text, waiting_until=until))
 
         session = SchemaSession(context, connection, str(Phase.EXPAND), announce)
         catalog = read_catalog(connection, context)
