@@ -21,6 +21,7 @@ from briefly_admin.engine.context import QuarantinedRow, RunContext
 from briefly_admin.engine.gauge import Gauge
 from briefly_admin.engine.migrate import count_rows, read_catalog
 from briefly_admin.engine.mover import batch_session
+from briefly_admin.engine.pace import Pace
 from briefly_admin.engine.retry import Patience, Verdict, classify, describe
 from briefly_admin.engine.steering import Steering
 from briefly_admin.engine.target import Connection
@@ -108,6 +109,7 @@ class _Rehearsal:
         context, tally, name = self._context, self._tally, self._work.table.name
         most, last = context.config.sample_rows, None
         patience = Patience(context, f"A rehearsed batch of {name}", self._gauge.wait)
+        pace = Pace(context, self._gauge.wait)
         connection: Connection | None = None
         self._gauge.begin(name)
         steering = Steering(context.config.batch_size)
@@ -116,22 +118,28 @@ class _Rehearsal:
                 context.check_stop()
                 steering.want(context.config.batch_size)
                 size = steering.size if self._indexed else max(steering.size, _WITHOUT_INDEX)
-                size = min(size, patience.admit() or size)
+                size = min(size, patience.admit() or size, most - tally.looked)
+                self._gauge.batch_size = size
                 try:
                     connection = connection or self._open(left_alone)
                     begun = context.monotonic()
-                    looked, last = self._batch(connection, last, min(size, most - tally.looked))
-                    steering.took(looked, context.monotonic() - begun)
+                    looked, last = self._batch(connection, last, size)
+                    seconds = context.monotonic() - begun
+                    steering.took(looked, seconds)
                 except (psycopg.Error, Unavailable) as error:
                     if connection:
                         connection.close()
                     connection = None
-                    self._after_failure(error, patience)
+                    if self._after_failure(error, patience) is Verdict.SMALLER:
+                        steering.halve()
                     continue
                 patience.succeeded()
                 self._gauge.at(name, done=tally.looked, changed=tally.changed, skipped=len(tally.failures))
                 if not looked:
                     break
+                pace.after(connection, seconds)
+                if context.config.pause:
+                    context.sleep(context.config.pause / 1000)
         finally:
             if connection:
                 connection.close()
@@ -145,13 +153,16 @@ class _Rehearsal:
         connection.execute("SELECT set_config(%s, %s, false)", (_ASIDE, json.dumps([list(key) for key in left_alone])))
         return connection
 
-    def _after_failure(self, error: Exception, patience: Patience) -> None:
-        if classify(error) in {Verdict.STOP, Verdict.ROWS}:
+    def _after_failure(self, error: Exception, patience: Patience) -> Verdict:
+        """Waits, or gives up; what kind of failure it was."""
+        verdict = classify(error)
+        if verdict in {Verdict.STOP, Verdict.ROWS}:
             raise RunFailed(
                 f"The rehearsal of {self._work.table.name} failed: {describe(error)}.",
                 remedy="Correct the cause in the target database, then rehearse again.",
             ) from None
         patience.failed(error)
+        return verdict
 
     @property
     def _left_alone(self) -> sql.Composable:
