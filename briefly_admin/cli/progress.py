@@ -131,7 +131,7 @@ class Printer:
         if table.table not in self._tasks:
             self._tasks[table.table] = self._bars.add_task(one_line(table.table), note="")
         note = f"{table.done:,} of {counted(table.total, 'row')}"
-        if table.done < table.total and table.rate:
+        if table.done < table.total and round(table.rate):
             note += f", {table.rate:,.0f} rows/s"
         if table.done < table.total and work:
             note += f" · {work}"

@@ -84,7 +84,7 @@ def _running(facts: Facts) -> str:
     if table is None:
         return f"{doing}: {rows(progress.done)} done." if progress.done else f"{doing}."
     parts = [f"{table.done:,} of {table.total:,} rows"]
-    if progress.rate:
+    if round(progress.rate):
         parts.append(f"{progress.rate:,.0f} rows/s")
     if table.rate > 0:
         parts.append(f"about {duration((table.total - table.done) / table.rate)} left in this table")

@@ -184,7 +184,7 @@ def _figures(view: RunView, now: datetime) -> str:
     progress = view.progress if view.state in LED else None
     if progress and progress.total:
         parts.append(f"{progress.done:,} of {progress.total:,} rows")
-    if progress and progress.rate:
+    if progress and round(progress.rate):
         parts.append(f"{progress.rate:,.0f} rows/s")
     if progress and progress.eta_seconds is not None and progress.total:
         parts.append(f"about {formats.about(progress.eta_seconds)} left")

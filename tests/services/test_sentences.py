@@ -28,6 +28,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"state": S.RUNNING, "progress": Progress("migrate", waiting="a lock is held by pid 8123; next try in 2 s.")},
      "Migrating: a lock is held by pid 8123; next try in 2 s."),
     ({"state": S.RUNNING, "progress": Progress("verify")}, "Verifying."),
+    ({"state": S.RUNNING, "progress": Progress("migrate", (TableProgress("users", 10, 5),), rate=0.4)},
+     "Migrating users: 5 of 10 rows."),
     ({"state": S.PAUSING}, "Pausing: the batch in hand ends first."),
     ({"state": S.CANCELLING}, "Cancelling: the batch in hand ends first; rows done stay as they are."),
     ({"state": S.PAUSED, "state_by": "ana@example.com", "processed": 412_000},

@@ -8,6 +8,7 @@ import pytest
 
 from briefly_admin.domain.errors import Busy, InvalidRequest, NotAllowed, Refused
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.plans import plan
 from tests.services.conftest import Stage
 
 
@@ -79,7 +80,7 @@ def test_resuming_queues_again_but_not_when_another_has_begun(stage: Stage) -> N
 
 
 @pytest.mark.parametrize(("config", "ok"), [({"batchSize": 50, "pause": 10, "workers": 2}, True), ({"maxRetries": 1}, False),
-                                            ({"batchSize": 0}, False), ({"x": 1}, False)])  # fmt: skip
+                                            ({"batchSize": 0}, False), ({"x": 1}, False), ({}, False)])  # fmt: skip
 def test_only_live_settings_change(stage: Stage, config: dict[str, Any], ok: bool) -> None:
     run_id = _put(stage, "running")
     with pytest.raises(NotAllowed):
@@ -90,6 +91,24 @@ def test_only_live_settings_change(stage: Stage, config: dict[str, Any], ok: boo
         with pytest.raises(InvalidRequest) as caught:
             stage.services.runs.change(stage.olga, run_id, config)
         assert list(caught.value.details) == list(config)
+
+
+def test_an_automatic_batch_size_is_a_live_setting(stage: Stage) -> None:
+    run_id = _put(stage, "paused")
+    view = stage.services.runs.change(stage.olga, run_id, {"batchSize": "auto"})
+    assert (view.config["batchSize"], view.config["workers"]) == ("auto", 1)
+    assert stage.services.runs.change(stage.olga, run_id, {"workers": 3}).config["batchSize"] == "auto"
+
+
+def test_a_run_goes_on_with_its_plan_alone(stage: Stage) -> None:
+    run_id = _put(stage, "failed")
+    with psycopg.connect(stage.app_url) as connection:
+        connection.execute("UPDATE briefly_admin.run SET plan_fingerprint = %s", ("0123456789ab" + "c" * 52,))
+    stage.queue.asked.clear()
+    with pytest.raises(Refused, match=f"0123456789ab….*{plan('unified').fingerprint[:12]}…"):
+        stage.services.runs.resume(stage.olga, run_id)
+    assert not stage.queue.asked
+    assert stage.services.runs.get(stage.vito, run_id).state == "failed"
 
 
 def test_a_pending_run_is_not_changed(stage: Stage) -> None:
