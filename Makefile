@@ -3,7 +3,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
 PYTEST_ARGS ?=
 
-.PHONY: setup run test faults check clean lock
+.PHONY: setup run test faults bench check clean lock
 .DEFAULT_GOAL := run
 
 setup:
@@ -20,6 +20,10 @@ test: setup
 # All rows of the promises' first table, or one: make faults ROW=kills; one trial again: make faults ROW=kills SEED=12.
 faults: setup
 	@exec .venv/bin/python -m tests.faults $(ROW) $(if $(SEED),--seed $(SEED)) $(if $(TRIALS),--trials $(TRIALS))
+
+# A row's name measures that row alone: make bench ROW=migrate
+bench: setup
+	@exec .venv/bin/python -m benchmarks $(ROW)
 
 check: setup
 	.venv/bin/ruff check

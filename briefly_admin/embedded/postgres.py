@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -52,10 +53,16 @@ autovacuum_naptime = 1h
 
 
 class Postgres:
-    """The cluster below `place.data`; `durable=False` gives up crash safety for speed (tests)."""
+    """The cluster below `place.data`; `durable=False` gives up crash safety for speed (tests).
 
-    def __init__(self, home: Path, place: Place, *, durable: bool = True) -> None:
+    `options`: settings of postgresql.conf over ours.
+    """
+
+    def __init__(
+        self, home: Path, place: Place, *, durable: bool = True, options: Mapping[str, str] | None = None
+    ) -> None:
         self._home, self._place, self._durable = home, place, durable
+        self._options = "".join(f"{name} = {value}\n" for name, value in (options or {}).items())
         self._data = place.data / "pgdata"
         self._book = ProcessBook(home)
         self._sockets = Path()
@@ -74,6 +81,7 @@ class Postgres:
         self._clear_stale_pid()
         text = _CONFIGURATION.format(sockets=str(sockets).replace("'", "''"))
         self._write("postgresql.auto.conf", "")
+        text += self._options
         self._write("postgresql.conf", text if self._durable else text + _FAST_AND_LOOSE)
         self._write("pg_hba.conf", "local all all scram-sha-256\n")
         with open_log(self._home / "postgres.log") as log:

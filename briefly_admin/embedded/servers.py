@@ -3,7 +3,7 @@
 import json
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,7 +20,7 @@ class EmbeddedServers:
     """PostgreSQL and Valkey of a home, private to their owner; data stay in the home over restarts.
 
     `postgres`, `valkey`: which to run. `durable=False`: no fsync, nothing kept by Valkey (tests).
-    `with EmbeddedServers(home) as servers: …` starts and stops them.
+    `options`: PostgreSQL's settings over ours. `with EmbeddedServers(home) as servers: …` starts and stops them.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class EmbeddedServers:
         postgres: bool = True,
         valkey: bool = True,
         durable: bool = True,
+        options: Mapping[str, str] | None = None,
         elsewhere: Path = ELSEWHERE,
         socket_parents: Sequence[Path] | None = None,
     ) -> None:
@@ -37,6 +38,7 @@ class EmbeddedServers:
         self.book = ProcessBook(self.home)
         self._wanted = (postgres, valkey)
         self._durable, self._elsewhere, self._socket_parents = durable, elsewhere, socket_parents
+        self._options = options
         self._sockets = Path()
         self._lock = HomeLock(self.home)
         self._postgres: Postgres | None = None
@@ -134,7 +136,7 @@ class EmbeddedServers:
         sockets = self._sockets = socket_directory(place.account, self._socket_parents)
         write_private(self.home / "sockets", f"{sockets}\n")
         if self._wanted[0]:
-            self._postgres = Postgres(self.home, place, durable=self._durable)
+            self._postgres = Postgres(self.home, place, durable=self._durable, options=self._options)
             self._postgres.launch(sockets)
         if self._wanted[1]:
             self._valkey = Valkey(self.home, place, durable=self._durable)

@@ -1,0 +1,21 @@
+"""The speed table of the promises, line by line; lines without a trial are not measured yet."""
+
+from benchmarks.rows import migrate, scale
+from benchmarks.rows.row import Row
+
+TABLE: tuple[Row, ...] = (
+    Row("validate", "validate, tables without sound rules", "marshmallow row by row on a sample, per row", "≥ 200×"),
+    Row("validate_email", "validate, tables with an e-mail rule", "the same", "≥ 30×"),
+    Row("validate_count", "validate, rules and foreign keys", "SELECT count(*) of the same tables", "≤ 12× its time"),
+    Row("backup_embeddings", "backup, proven, rows with 1536-d embeddings", "pg_dump -Fc", "≥ 5×"),
+    Row("backup_narrow", "backup, proven, narrow rows", "pg_dump -Fc", "≥ 1.5×"),
+    Row("backup_copy", "backup, sealed, not yet proven", "psql \\copy to /dev/null", "≤ 2.5× its time"),
+    migrate.BATCH_100,
+    migrate.AUTO,
+    migrate.ROW_BY_ROW,
+    Row("rollback", "rollback, 10 % of a million rows differ", "pg_restore -j1", "≤ 0.7× its time"),
+    scale.MEMORY_ROW,
+    scale.COST_ROW,
+    Row("progress", "progress partial, 50 pollers", "one web process", "p99 ≤ 50 ms"),
+)
+ROWS: dict[str, Row] = {row.name: row for row in TABLE if row.measured_now}

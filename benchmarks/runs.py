@@ -1,0 +1,70 @@
+"""A whole run by a real worker over a copy of a database: how long its phases took, and its memory."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ground import Ground
+from briefly_admin.domain.runs import RunState
+from tests.faults.harness import Field
+
+_MIGRATION: Mapping[str, Any] = {
+    "onInvalid": "stop",
+    "maxRetries": 3,
+    "retryDelay": 1000,
+    "pause": 0,
+    "expectQuiet": False,
+}
+_ALONE: Mapping[str, Any] = {"validateData": False, "createBackup": False}
+_LOOK_EVERY = 0.2
+
+
+@dataclass(frozen=True)
+class Ran:
+    """Rows changed, seconds by phase, and the most memory that the work horse ever had, in bytes."""
+
+    changed: int
+    seconds: Mapping[str, float]
+    peak: int
+
+    @property
+    def migrated(self) -> float:
+        """Rows a second in the migrate phase."""
+        return self.changed / self.seconds["migrate"]
+
+
+def migrate(ground: Ground, target: str, batch: int | str, *, whole: bool = False) -> Ran:
+    """A migration of the target; `whole`: validated and backed up, too. Raises AssertionError unless it ends well."""
+    config = {**_MIGRATION, "batchSize": batch, **({} if whole else _ALONE)}
+    with ground.field(target) as field:
+        field.worker()
+        field.listening(1)
+        # Without a clock nobody else comes; a run of 10⁷ rows takes minutes.
+        run = field.migrate(**config)
+        peak = _watched(field, lambda: field.view(run).finished)
+        view = field.view(run)
+        assert view.state is RunState.COMPLETED, (view.state, view.error, view.remedy, field.said())
+        seconds = {str(phase.phase): phase.seconds or 0.0 for phase in view.phases}
+        (moved,) = (phase.result for phase in view.phases if phase.phase == "migrate")
+        return Ran(int(moved["changed"]), seconds, peak)
+
+
+def _watched(field: Field, over: Callable[[], bool]) -> int:
+    """The horse's peak of resident memory in bytes, looked at until it is over."""
+    peak = 0
+    while not over():
+        for worker in field.busy:
+            peak = max(peak, _high_water(worker.horse))
+        time.sleep(_LOOK_EVERY)
+    return peak
+
+
+def _high_water(pid: int | None) -> int:
+    """VmHWM of proc(5), in bytes; 0 where the process is gone."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmHWM:")), 0)

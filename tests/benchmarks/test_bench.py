@@ -1,0 +1,128 @@
+"""The benchmark's whole code paths on tiny tables: what is written has its shape; speeds are nobody's business here."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import fromstring
+
+import pytest
+
+from benchmarks import runs
+from benchmarks.__main__ import asked, measure, publish
+from benchmarks.ground import Ground
+from benchmarks.picture import draw
+from benchmarks.report import NOT_YET, lines
+from benchmarks.rows import migrate, scale
+from benchmarks.rows.all import ROWS, TABLE
+from briefly_admin.embedded import EmbeddedServers
+from tests.faults.ledger import Ledger
+
+
+@pytest.fixture
+def ground(embedded: EmbeddedServers, tmp_path: Path) -> Iterator[Ground]:
+    made = Ground(embedded, tmp_path / "logs")
+    made.logs.mkdir()
+    yield made
+    made.tidy()
+
+
+def small() -> dict[str, Any]:
+    """Trials of the same paths over a few rows."""
+    return {
+        "migrate": lambda ground, seed: migrate.trial(
+            ground, seed, "auto", lambda url: migrate.row_by_row(url, 20), 300
+        ),
+        "scale": lambda ground, seed: scale.trial(ground, seed, 200, 300),
+    }
+
+
+def test_trials_are_written_down_and_become_figures(ground: Ground, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "results.jsonl")
+    trials = small()
+    for row in (ROWS["migrate"], ROWS["memory"]):
+        assert measure(ground, replace(row, trial=trials[row.trials], wanted=1), ledger)
+    for seed in (8, 9):
+        ledger.append(replace(ledger.trials()[0], seed=seed))
+    found = publish(ledger, ground.servers.superuser_url(), tmp_path)
+    assert found == json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert {"machine", "versions", "commit", "date", "rows"} <= found.keys()
+    assert found["machine"].keys() == {"cpu", "cores", "memory"}
+    assert found["versions"].keys() == {"python", "postgres", "psycopg"}
+    measured = [row for row in found["rows"] if "ratio" in row]
+    assert [row["name"] for row in measured] == ["migrate", "memory", "cost"]
+    for row in measured:
+        assert {"name", "against", "bar", "ours", "theirs", "ratio", "met"} <= row.keys()
+        assert row["ratio"] > 0
+    assert measured[1]["ours"].endswith(" MB")
+    text = "\n".join(lines(found))
+    assert text.count(NOT_YET) == len(TABLE) - 3
+    picture = fromstring((tmp_path / "results.svg").read_text(encoding="utf-8"))
+    assert sum(each.tag.endswith("}rect") for each in picture.iter()) == 4
+
+
+def test_a_start_goes_on_from_what_was_tried(ground: Ground, tmp_path: Path) -> None:
+    ledger, tried = Ledger(tmp_path / "results.jsonl"), []
+
+    def trial(_: Ground, seed: int) -> dict[str, Any]:
+        tried.append(seed)
+        return {"ours": 2.0, "theirs": 1.0}
+
+    row = replace(ROWS["migrate"], trial=trial)
+    assert measure(ground, replace(row, wanted=2), ledger)
+    assert measure(ground, replace(row, wanted=3), ledger)
+    assert tried == [1, 2, 3]
+
+
+def test_a_trial_that_fails_ends_its_row_and_counts_for_nothing(ground: Ground, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "results.jsonl")
+
+    def trial(_: Ground, _seed: int) -> dict[str, Any]:
+        raise AssertionError("299 of 300 rows were changed")
+
+    assert not measure(ground, replace(ROWS["migrate"], trial=trial), ledger)
+    (written,) = ledger.trials()
+    assert (written.ok, written.error) == (False, "AssertionError: 299 of 300 rows were changed")
+    assert "ratio" not in publish(ledger, ground.servers.superuser_url(), tmp_path)["rows"][6]
+
+
+def test_tables_are_made_once(ground: Ground) -> None:
+    name = ground.make(10)
+    with ground.copied(name) as url:
+        assert migrate.one_update(url) > 0
+    assert ground.make(10) == name
+    with ground.copied(name) as url:
+        assert runs.migrate(ground, url, 7).changed == 10
+
+
+@pytest.mark.parametrize(("large", "met"), [(1.09, True), (1.11, False), (0.85, False)])
+def test_memory_is_weighed_by_its_change(large: float, met: bool) -> None:
+    assert scale.weigh_memory([{"small": {"peak": 1e8}, "large": {"peak": 1e8 * large}}]).met is met
+
+
+def test_memory_is_weighed_by_its_size() -> None:
+    assert not scale.weigh_memory([{"small": {"peak": 201e6}, "large": {"peak": 201e6}}]).met
+
+
+def test_ratios_are_of_medians() -> None:
+    found = migrate.weigh([{"ours": 1, "theirs": 10}, {"ours": 5, "theirs": 10}, {"ours": 90, "theirs": 20}], 0.5)
+    assert (found.ratio, found.met) == (0.5, True)
+
+
+def test_a_row_that_nobody_knows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        asked(["quickly"])
+    assert end.value.code == 2
+    assert "there is no row quickly; the rows are migrate" in capsys.readouterr().err
+
+
+def test_one_row_may_be_asked_for() -> None:
+    assert [row.name for row in asked(["auto"])] == ["auto"]
+    assert [row.name for row in asked([])] == ["migrate", "auto", "row_by_row", "memory", "cost"]
+
+
+def test_a_picture_of_nothing_says_so() -> None:
+    nothing = {"rows": [], "commit": "<x>", "date": "2026-01-01", "machine": {"cpu": "a & b"}}
+    assert "No row was measured yet" in draw(nothing)
+    fromstring(draw(nothing))
