@@ -54,7 +54,7 @@ def _asked(arguments: Sequence[str]) -> argparse.Namespace:
     return asked
 
 
-def _attempt(ground: Ground, row: Row, seed: int, *, repeated: bool) -> Trial:
+def attempt(ground: Ground, row: Row, seed: int, *, repeated: bool) -> Trial:
     """One trial; its logs are kept where it fails."""
     logs = ground.logs / f"{row.name}-{seed}"
     shutil.rmtree(logs, ignore_errors=True)
@@ -78,7 +78,7 @@ def _attempt(ground: Ground, row: Row, seed: int, *, repeated: bool) -> Trial:
     return Trial(row.name, seed, not error, seconds, facts, error, repeated=repeated)
 
 
-def _try_row(ground: Ground, row: Row, ledger: Ledger, most: int | None) -> None:
+def try_row(ground: Ground, row: Row, ledger: Ledger, most: int | None) -> None:
     """Trial after trial until the row is full."""
     counted = list(ledger.counted(row.name))
     say(f"The row {row.name} takes about {row.minutes} minutes; {row.wanted:,} {row.units} are wanted.")
@@ -87,7 +87,7 @@ def _try_row(ground: Ground, row: Row, ledger: Ledger, most: int | None) -> None
     tried = 0
     while total([t.facts for t in counted]) < row.wanted and (most is None or tried < most):
         seed = max((t.seed for t in counted), default=0) + 1
-        counted.append(_attempt(ground, row, seed, repeated=False))
+        counted.append(attempt(ground, row, seed, repeated=False))
         ledger.append(counted[-1])
         tried += 1
         while True:
@@ -109,11 +109,11 @@ def _run(asked: argparse.Namespace, home: Path, ledger: Ledger) -> bool:
     wanted = [ROWS[name] for name in asked.rows] or list(ROWS.values())
     with homes.opened(home) as ground:
         if asked.seed is not None:
-            trial = _attempt(ground, wanted[0], asked.seed, repeated=True)
+            trial = attempt(ground, wanted[0], asked.seed, repeated=True)
             ledger.append(trial)
             return trial.ok
         for row in wanted:
-            _try_row(ground, row, ledger, asked.trials)
+            try_row(ground, row, ledger, asked.trials)
             _show(ledger)
     return all(trial.ok for row in wanted for trial in ledger.counted(row.name))
 

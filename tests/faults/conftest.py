@@ -1,6 +1,7 @@
 """The ground of each pytest process: its embedded servers, dirty data made once, and a field for each test."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,19 +12,25 @@ from tests.faults.harness import Field, Undisturbed
 
 
 @pytest.fixture(scope="session")
-def ground(embedded: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Ground:
+def common_ground(embedded: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Ground:
     """Its databases go with the servers."""
     return Ground(embedded, make_dirty(embedded), make_app(embedded), tmp_path_factory.mktemp("ground"))
 
 
 @pytest.fixture(scope="session")
-def undisturbed(ground: Ground) -> Undisturbed:
+def undisturbed(common_ground: Ground) -> Undisturbed:
     """A run, in this process, that nothing happens to."""
-    return ground.undisturbed
+    return common_ground.undisturbed
 
 
 @pytest.fixture
-def field(ground: Ground, undisturbed: Undisturbed, tmp_path: Path) -> Iterator[Field]:
+def ground(common_ground: Ground, undisturbed: Undisturbed, tmp_path: Path) -> Ground:
+    """The same for one test, which has its logs for itself."""
+    return replace(common_ground, reference=undisturbed, logs=tmp_path)
+
+
+@pytest.fixture
+def field(ground: Ground) -> Iterator[Field]:
     """A copy of the dirty data and nobody at work on it yet."""
-    with ground.field(tmp_path) as made:
+    with ground.field() as made:
         yield made

@@ -70,15 +70,15 @@ class Ground:
             return left
 
     @contextmanager
-    def field(self, logs: Path | None = None, *, lease: int = LEASE, dirty: str = "") -> Iterator[Field]:
-        """A copy of the dirty data (or of the database `dirty`), and nobody at work on it yet."""
-        home = logs or self.logs
+    def field(self, *, lease: int = LEASE) -> Iterator[Field]:
+        """A copy of the dirty data, and nobody at work on it yet."""
+        home = self.logs
         home.mkdir(parents=True, exist_ok=True)
         app = target = None
         with redis.Redis.from_url(self.servers.redis_url) as client:
             client.flushall()
         try:
-            app, target = copy_database(self.servers, self.app), copy_database(self.servers, dirty or self.dirty)
+            app, target = copy_database(self.servers, self.app), copy_database(self.servers, self.dirty)
             settings = environment(home, app=app, target=target, redis=self.servers.redis_url, lease=lease)
             with Field(settings, home).cleaned() as made:
                 yield made

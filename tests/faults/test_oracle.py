@@ -14,9 +14,9 @@ from tests.faults.harness import Field
 
 
 @pytest.fixture(scope="module")
-def done(ground: Ground) -> Iterator[tuple[oracle.Verdict, Field]]:
+def done(common_ground: Ground) -> Iterator[tuple[oracle.Verdict, Field]]:
     """An undisturbed run's field, and what the oracle said before it."""
-    with ground.field(lease=30) as field:
+    with common_ground.field(lease=30) as field:
         verdict = oracle.judge(oracle.read_rows(field.environ["TARGET_DATABASE_URL"]))
         run = field.migrate(pause=0)
         field.services.leading.lead(run.id, report=lambda _: None, interrupted=lambda: False, leader="test:1")

@@ -90,7 +90,7 @@ def _waits(field: Field) -> None:
 
 
 Hold = Callable[[Field, Proxy, random.Random], Any]
-_WAYS: Mapping[str, tuple[str, Hold, Callable[[Field], None] | None]] = {
+WAYS: Mapping[str, tuple[str, Hold, Callable[[Field], None] | None]] = {
     "validate": ("validate", _far_away, None),
     "COPY": ("backup", _thin_line, _copies),
     "migrate": ("migrate", _anywhere, None),
@@ -106,7 +106,7 @@ _WAYS: Mapping[str, tuple[str, Hold, Callable[[Field], None] | None]] = {
 def trial(ground: Ground, seed: int) -> Facts:
     """One restart in one place, by turns; then processes start again, and the run ends as if nothing had been."""
     chance, undisturbed = random.Random(seed), ground.undisturbed
-    where, (phase, hold, seen) = list(_WAYS.items())[seed % len(_WAYS)]
+    where, (phase, hold, seen) = list(WAYS.items())[seed % len(WAYS)]
     workers = chance.randint(1, 2)
     with ground.field() as field, Proxy(socket_of(ground.servers.target_url)) as proxy:
         field.elsewhere = {_TARGET: proxy.url(field.environ[_TARGET])}
