@@ -91,7 +91,7 @@ def _ranges(
         query = sql.SQL(
             "SELECT {key}::text FROM (SELECT {key}, row_number() OVER (ORDER BY {key}) AS place FROM {staged}) AS t "
             "WHERE place % {size} = 0 AND place < {rows} ORDER BY place"
-        ).format(key=key, staged=staged, size=sql.Literal(rows // count), rows=sql.Literal(rows))
+        ).format(key=key, staged=staged, size=sql.Literal(-(-rows // count)), rows=sql.Literal(rows))
         bounds = list(dict.fromkeys(text for (text,) in connection.execute(query).fetchall()))
     low, high = [None, *bounds], [*bounds, None]
     share_of = rows // len(low)
