@@ -53,6 +53,8 @@ SELECT %(run)s, %(name)s, -1, 1, pid, backend_start FROM pg_stat_activity WHERE 
 ON CONFLICT (run_id, "table", partition) DO UPDATE SET claim = checkpoint.claim + 1,
   backend_pid = excluded.backend_pid, backend_start = excluded.backend_start
 """
+_UNRECORDED: Final = "SET LOCAL idle_in_transaction_session_timeout TO '20s'"
+"""Nobody records the session yet: stopped in here, it must not hold the fence for longer than a takeover waits."""
 _HOLDER: Final = """
 SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -118,15 +120,16 @@ def fenced(connection: Connection, run_id: UUID, attempt: int) -> Iterator[None]
 
 def register(connection: Connection, run_id: UUID, attempt: int, name: str) -> None:
     """Records a writing session that no partition's claim records, so that a takeover can end it. Raises Fenced."""
-    with fenced(connection, run_id, attempt):
+    with connection.transaction():
+        connection.execute(_UNRECORDED)
+        require(connection, run_id, attempt)
         connection.execute(_REGISTER, {"run": run_id, "name": name})
 
 
 def flush(connection: Connection, run_id: UUID, attempt: int) -> None:
     """One synchronous commit: all that was committed before it is on disk after it. Raises Fenced."""
     with connection.transaction():
-        # Nobody records this session: stopped in here, it must not hold the fence for longer than a takeover waits.
-        connection.execute("SET LOCAL synchronous_commit TO on; SET LOCAL idle_in_transaction_session_timeout TO '20s'")
+        connection.execute(f"SET LOCAL synchronous_commit TO on; {_UNRECORDED}")
         require(connection, run_id, attempt)
 
 
@@ -170,6 +173,7 @@ def _raised(connection: Connection, run_id: UUID, attempt: int) -> bool:
     connection.execute(_TERMINATE, {"run": run_id})
     try:
         with connection.transaction():
+            connection.execute(_UNRECORDED)
             connection.execute(
                 "INSERT INTO briefly_migration.fence (run_id, attempt) VALUES (%s, 0) ON CONFLICT DO NOTHING", (run_id,)
             )

@@ -1,6 +1,7 @@
 """The fence: a newer attempt ends the older one, and an older one can write nothing more."""
 
 import threading
+import time
 from uuid import uuid4
 
 import psycopg
@@ -96,3 +97,21 @@ def test_a_claim_ends_the_session_that_held_the_partition(target_database: str) 
         with pytest.raises(psycopg.OperationalError):
             lost.execute("COMMIT")
     lead.release()
+
+
+def test_a_takeover_ends_all_helpers_in_the_middle_of_their_batches(target_database: str) -> None:
+    target, run_id = Target(target_database), uuid4()
+    fence.take_over(target, run_id, 1).release()
+    with target.session() as leader, target.session() as helper, target.session(bulk=True) as sweeper:
+        for number, session in enumerate((leader, helper)):
+            claim_partition(session, run_id, 1, "t", number)
+        fence.register(sweeper, run_id, 1, "sweep")
+        for session in (leader, helper, sweeper):
+            session.execute("BEGIN")
+            fence.require(session, run_id, 1)
+        began = time.monotonic()
+        fence.take_over(target, run_id, 2).release()
+        assert time.monotonic() - began < 10
+        for session in (leader, helper, sweeper):
+            with pytest.raises(psycopg.OperationalError):
+                session.execute("COMMIT")
