@@ -34,28 +34,39 @@ def needed_lookups(plan: Plan, table: Table) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class KeyRange:
-    """The keys of a partition: beyond `after` and up to `to`, key columns as texts; None where there is no bound."""
+    """The keys of a partition: beyond `after` and up to `to`, key columns as texts; None where there is no bound.
+
+    `since`: where these are not keys but places of rows in the heap (ctid, as text), the transaction from which on new
+    versions of rows need no look unless a repair would change them.
+    """
 
     after: tuple[str, ...] | None = None
     to: tuple[str, ...] | None = None
+    since: str = ""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "KeyRange":
         """The inverse of `to_json`."""
-        return cls(*(tuple(data[name]) if data.get(name) else None for name in ("after", "to")))
+        after, to = (tuple(data[name]) if data.get(name) else None for name in ("after", "to"))
+        return cls(after, to, str(data.get("since", "")))
 
     def to_json(self) -> dict[str, Any]:
-        """`{"after": [texts] or null, "to": [texts] or null}`."""
-        return {"after": list(self.after) if self.after else None, "to": list(self.to) if self.to else None}
+        """`{"after": [texts] or null, "to": [texts] or null}`, and `"since": text` where it has one."""
+        bounds = {"after": list(self.after) if self.after else None, "to": list(self.to) if self.to else None}
+        return {**bounds, "since": self.since} if self.since else bounds
 
 
 @dataclass(frozen=True)
 class Work:
-    """One table of a plan as the catalog knows it, with what its batches are made of."""
+    """One table of a plan as the catalog knows it, with what its batches are made of.
+
+    `by_place`: its batches follow the heap, not the key; see docs/decisions/0008-batches-by-place.md.
+    """
 
     plan: Plan
     table: Table
     catalog: Mapping[str, CatalogTable]
+    by_place: bool = False
 
     @cached_property
     def known(self) -> CatalogTable:
@@ -93,10 +104,32 @@ class Work:
         names = [f"{letter}{number}" for number in range(len(self.table.key))]
         return _COMMA.join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
 
-    def keys(self, alias: str, direction: str = "") -> sql.Composed:
+    def keys(self, alias: str) -> sql.Composed:
         """The key columns of an alias, for a comparison or an order."""
-        after = sql.SQL(direction)
-        return _COMMA.join(sql.Identifier(alias, name) + after for name in self.table.key)
+        return _COMMA.join(sql.Identifier(alias, name) for name in self.table.key)
+
+    @property
+    def _way(self) -> dict[str, str]:
+        """What batches go along: the key columns, or the rows' places, each with its type."""
+        return {"ctid": "tid"} if self.by_place else self._key_types
+
+    @cached_property
+    def _key_types(self) -> dict[str, str]:
+        columns = {name: self.known.column(name) for name in self.table.key}
+        return {name: column.type if column else "text" for name, column in columns.items()}
+
+    @property
+    def bounds(self) -> int:
+        """How many values say where on the way a row is."""
+        return len(self._way)
+
+    def _on_way(self, alias: str) -> sql.Composed:
+        return _COMMA.join(sql.Identifier(alias, name) for name in self._way)
+
+    @property
+    def _in_order(self) -> sql.Composable:
+        """A scan of places gives them in their order; to sort them it would have to read the partition to its end."""
+        return sql.SQL("") if self.by_place else sql.SQL("ORDER BY {}").format(self.keys("t"))
 
     def key_texts(self, alias: str) -> sql.Composed:
         """The key of an alias as text[]."""
@@ -111,26 +144,23 @@ class Work:
         return sql.SQL("ARRAY[{}]").format(_COMMA.join(sql.SQL("{}::text").format(name) for name in names))
 
     @cached_property
-    def last_of_page(self) -> sql.Composed:
-        """The page's last key as text[], NULL for an empty page."""
+    def last_of_page(self) -> sql.Composable:
+        """Where the page ends on the way, as text[]; NULL for an empty page."""
+        if self.by_place:
+            return sql.SQL("(SELECT ARRAY[max(tid)::text] FROM page HAVING count(*) > 0)")
         order = _COMMA.join(sql.SQL("k{} DESC").format(sql.Literal(n)) for n in range(len(self.table.key)))
         return sql.SQL("(SELECT {} FROM page ORDER BY {} LIMIT 1)").format(self.numbered_texts, order)
 
     def after(self, bounds: Sequence[sql.Composable]) -> sql.Composed:
         """Rows beyond a key, given as one text expression a key column; compared by the server as the column's type."""
-        return sql.SQL("({}) > ({})").format(self.keys("t"), self._typed(bounds))
+        return sql.SQL("({}) > ({})").format(self._on_way("t"), _typed(self._way, bounds))
 
     def among(self, keys: Sequence[Sequence[str]]) -> sql.Composed:
         """Rows with one of these keys, given as texts."""
-        listed = _COMMA.join(sql.SQL("({})").format(self._typed([sql.Literal(k) for k in key])) for key in keys)
-        return sql.SQL("({}) IN ({})").format(self.keys("t"), listed)
-
-    def _typed(self, texts: Sequence[sql.Composable]) -> sql.Composed:
-        columns = [self.known.column(name) for name in self.table.key]
-        return _COMMA.join(
-            sql.SQL("{}::{}").format(text, sql.SQL(column.type if column else "text"))  # the catalog's own words
-            for text, column in zip(texts, columns, strict=True)
+        listed = _COMMA.join(
+            sql.SQL("({})").format(_typed(self._key_types, [sql.Literal(k) for k in key])) for key in keys
         )
+        return sql.SQL("({}) IN ({})").format(self.keys("t"), listed)
 
     def after_key(self, last: Sequence[str] | None) -> sql.Composable:
         """Rows beyond a key that was read, or all rows."""
@@ -140,11 +170,21 @@ class Work:
         """Rows up to a key that was read, or all rows."""
         if not last:
             return sql.SQL("true")
-        return sql.SQL("({}) <= ({})").format(self.keys("t"), self._typed([sql.Literal(text) for text in last]))
+        return sql.SQL("({}) <= ({})").format(
+            self._on_way("t"), _typed(self._way, [sql.Literal(text) for text in last])
+        )  # fmt: skip
 
     def between(self, last: Sequence[str] | None, keys: KeyRange) -> sql.Composable:
         """Rows of a partition beyond the key that was read last, or from its begin."""
-        return sql.SQL("{} AND {}").format(self.after_key(last or keys.after), self.up_to(keys.to))
+        return sql.SQL("{} AND {}").format(self.after_key(last or keys.after), self.within(keys))
+
+    def within(self, keys: KeyRange) -> sql.Composable:
+        """Rows up to the partition's end; of places, but for the versions that the run's own batches left there."""
+        if not keys.since:
+            return self.up_to(keys.to)
+        return sql.SQL("{} AND (age(t.xmin) >= age({}::xid) OR {})").format(
+            self.up_to(keys.to), sql.Literal(keys.since), self.changes
+        )
 
     @cached_property
     def by_row(self) -> bool:
@@ -171,18 +211,18 @@ class Work:
         """The CTE `page` where repairs go by row: `meant` says which of its rows a repair changes."""
         return sql.SQL(
             "page AS MATERIALIZED (SELECT t.ctid AS tid, {}, ({} AND NOT {}) AS meant FROM {} AS t WHERE {} "
-            "ORDER BY {} LIMIT {})"
+            "{} LIMIT {})"
         ).format(
-            self._numbered_keys, self.changes, left_alone, self.known.identifier, where, self.keys("t"), limit
+            self._numbered_keys, self.changes, left_alone, self.known.identifier, where, self._in_order, limit
         )  # fmt: skip
 
     def page(self, where: sql.Composable, limit: int | sql.Composable) -> sql.Composed:
         """The CTEs `page` and `reach`; `where` is over `t`."""
         numbered = self._numbered_keys
         page = sql.SQL(
-            "page AS MATERIALIZED (SELECT t.ctid AS tid, {} FROM {} AS t WHERE {} ORDER BY {} LIMIT {})"
+            "page AS MATERIALIZED (SELECT t.ctid AS tid, {} FROM {} AS t WHERE {} {} LIMIT {})"
         ).format(
-            numbered, self.known.identifier, where, self.keys("t"),
+            numbered, self.known.identifier, where, self._in_order,
             sql.Literal(limit) if isinstance(limit, int) else limit,
         )  # fmt: skip
         met = [self._group(r, numbered) for r in self.table.repairs if isinstance(r, GroupedRepair)]
@@ -247,6 +287,13 @@ class Work:
         return sql.SQL(
             "UPDATE {} AS t SET {} WHERE t.ctid = ANY (ARRAY(SELECT tid FROM page WHERE meant)) AND {}"
         ).format(self.known.identifier, sets, self.changes)
+
+
+def _typed(types: Mapping[str, str], texts: Sequence[sql.Composable]) -> sql.Composed:
+    """The texts as values of these types, the catalog's own words."""
+    return _COMMA.join(
+        sql.SQL("{}::{}").format(text, sql.SQL(type_)) for text, type_ in zip(texts, types.values(), strict=True)
+    )
 
 
 def quarantined(run_id: UUID, work: Work) -> sql.Composed:

@@ -12,6 +12,8 @@ from briefly_admin.engine.target import Connection
 _SAMPLED_PAGES: Final = 1_000
 """Pages of a large table that are looked at: enough that each partition has some of them."""
 _SAMPLED_ROWS: Final = 4_000
+_ORDERLY: Final = 0.9
+"""Correlation of key and place from which a table counts as ordered by its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Cut:
 
     smallest: int = 5_000
     largest: int = 250_000
+    by_place_from: int = 8_192
+    """Pages (64 MB) from which a table whose keys lie scattered over it is cut by place."""
 
     def parts(self, rows: int) -> int:
         """Partitions of a table with so many rows."""
@@ -36,6 +40,39 @@ def cut_by_key(connection: Connection, work: Work, rows: int, cut: Cut) -> list[
     return [
         Partition(work.table.name, number, KeyRange(after, to).to_json()) for number, (after, to) in enumerate(ranges)
     ]
+
+
+def cut(connection: Connection, work: Work, rows: int, by: Cut) -> list[Partition]:
+    """The table's partitions: by place where following the key would read and write a page a row, else by key."""
+    if work.by_row and work.known.pages >= by.by_place_from and _scattered(connection, work):
+        return _cut_by_place(connection, work, by.parts(rows))
+    return cut_by_key(connection, work, rows, by)
+
+
+def _cut_by_place(connection: Connection, work: Work, parts: int) -> list[Partition]:
+    """Ranges of pages, up to the table's end as it is now: new versions that batches write behind it need no look."""
+    row = connection.execute(
+        sql.SQL(
+            "SELECT pg_relation_size({}::regclass) / current_setting('block_size')::bigint, "
+            "pg_current_xact_id()::xid::text"
+        ).format(sql.Literal(work.known.identifier.as_string(connection)))
+    ).fetchone()
+    pages, since = (int(row[0]), str(row[1])) if row else (0, "0")
+    bounds = [(f"({pages * part // parts},0)",) for part in range(parts + 1)]
+    ranges = zip([None, *bounds[1:-1]], bounds[1:], strict=True)
+    return [
+        Partition(work.table.name, number, KeyRange(after, to, since).to_json())
+        for number, (after, to) in enumerate(ranges)
+    ]
+
+
+def _scattered(connection: Connection, work: Work) -> bool:
+    """Whether rows that follow each other by key lie on pages that do not, as far as the statistics know."""
+    row = connection.execute(
+        "SELECT abs(correlation) FROM pg_catalog.pg_stats WHERE schemaname = %s AND tablename = %s AND attname = %s",
+        (work.table.schema, work.table.name, work.table.key[0]),
+    ).fetchone()
+    return row is not None and row[0] is not None and row[0] < _ORDERLY
 
 
 def whole(work: Work) -> list[Partition]:

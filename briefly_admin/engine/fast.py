@@ -82,11 +82,9 @@ class FastBatch:
             here=place, claim=sql.Literal(claim.claim), attempt=sql.Literal(claim.attempt),
             first=sql.SQL("NULL") if first else sql.SQL("NOT NULL"),
         )  # fmt: skip
-        last = [
-            sql.SQL("(SELECT last_key[{}] FROM guard)").format(sql.Literal(n + 1)) for n in range(len(work.table.key))
-        ]
+        last = [sql.SQL("(SELECT last_key[{}] FROM guard)").format(sql.Literal(n + 1)) for n in range(work.bounds)]
         begin = work.after_key(keys.after) if first else work.after(last)
-        where = sql.SQL("EXISTS (SELECT FROM guard) AND {} AND {}").format(begin, work.up_to(keys.to))
+        where = sql.SQL("EXISTS (SELECT FROM guard) AND {} AND {}").format(begin, work.within(keys))
         statements: list[sql.Composed] = [lock.format(run=sql.Literal(claim.run_id), here=place) for lock in _LOCKS]
         if ordered and work.numberless:
             page = work.page(where, sql.SQL(_LIMIT))

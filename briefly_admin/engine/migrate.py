@@ -28,7 +28,7 @@ from briefly_admin.engine.checkpoints import (
     set_aside,
 )
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.cutting import Cut, cut_by_key, whole
+from briefly_admin.engine.cutting import Cut, cut, whole
 from briefly_admin.engine.fence import fenced, flush
 from briefly_admin.engine.gauge import Gauge
 from briefly_admin.engine.mover import Line, Mover, Tools, batch_session
@@ -47,12 +47,12 @@ _BLOCKED: Final = "blocked rows"
 """The partition -1 under which the checkpoint says that blocked rows were set aside."""
 
 
-def run(context: RunContext, cut: Cut = _CUT) -> dict[str, Any]:
+def run(context: RunContext, cut_by: Cut = _CUT) -> dict[str, Any]:
     """Repairs every table; `{"tables": [{table, looked, changed, skipped}], looked, changed, skipped}`, in rows.
 
     Raises RunFailed for a row that cannot be changed (onInvalid=stop) or too many of them, Stopped, Fenced.
     """
-    partitions, board = _asked(context, lambda reader: _prepare(context, reader, cut))
+    partitions, board = _asked(context, lambda reader: _prepare(context, reader, cut_by))
     step = Step(STEP.name, STEP.phase, lambda context, shared: _open(context, shared, board.gauge))
     try:
         share(context, step, partitions, {}, show=board.show, keep=True)
@@ -130,7 +130,7 @@ def _asked(context: RunContext, ask: Callable[[Connection], T]) -> T:
     return patiently(context, "A look at the target", announce, work)
 
 
-def _prepare(context: RunContext, reader: Connection, cut: Cut) -> tuple[list[Partition], _Board]:
+def _prepare(context: RunContext, reader: Connection, by: Cut) -> tuple[list[Partition], _Board]:
     """The work to do, and how far earlier attempts have come; what validation blocks is set aside."""
     catalog = read_catalog(reader, context)
     works = [Work(context.plan, table, catalog) for table in context.plan.tables if table.repairs]
@@ -148,7 +148,7 @@ def _prepare(context: RunContext, reader: Connection, cut: Cut) -> tuple[list[Pa
         name = work.table.name
         # An attempt of an older version began it in one piece.
         begun = any(table == name for table, _ in so_far)
-        partitions += whole(work) if begun else cut_by_key(reader, work, rows[name], cut)
+        partitions += whole(work) if begun else cut(reader, work, rows[name], by)
     return partitions, _Board(context, gauge)
 
 

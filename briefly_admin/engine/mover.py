@@ -100,9 +100,9 @@ class Mover:
     ) -> None:
         self._context = replace(context, sleep=self._sleep)
         self._wait = context.sleep
-        self._work = work
         self._number = partition.number
         self._keys = KeyRange.of(partition.range)
+        self._work = replace(work, by_place=bool(self._keys.since))
         self._tools = tools
         self._note = note
         self._texts: dict[tuple[bool, bool], FastBatch] = {}
