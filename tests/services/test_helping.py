@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from briefly_admin.domain.errors import Fenced, NotFound, Refused, Stopped, Unavailable
 from briefly_admin.domain.partitions import Count, Partition
@@ -165,7 +166,7 @@ def test_sigterm_ends_a_helper(stage: Stage) -> None:
     led(stage, lambda _: helped(stage, run_of(stage), interrupted=told.is_set))
 
 
-def test_a_helper_of_an_older_attempt_is_fenced_off(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_helper_of_an_older_attempt_is_fenced_off(stage: Stage) -> None:
     heard: list[Mapping[str, Any] | str] = []
 
     def assist(context: RunContext) -> int:
@@ -179,9 +180,10 @@ def test_a_helper_of_an_older_attempt_is_fenced_off(stage: Stage, capsys: pytest
         return 0
 
     stage.engine.assist = assist
-    led(stage, lambda _: helped(stage, run_of(stage)))
+    with capture_logs() as said:
+        led(stage, lambda _: helped(stage, run_of(stage)))
     assert heard == ["The run is in other hands now, or may be by now."]
-    assert "fenced off" in capsys.readouterr().out
+    assert "fenced off" in [line["event"] for line in said]
 
 
 def test_who_could_not_help_is_not_asked_again_at_once(stage: Stage) -> None:
