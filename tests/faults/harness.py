@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -225,7 +226,7 @@ class Field:
 
     def waits_for(self, variable: str, *, seconds: float = 30) -> None:
         """Wait until some session of ours waits for a lock there."""
-        query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         with psycopg.connect(self.environ[variable], autocommit=True) as connection:
             until(lambda: (connection.execute(query).fetchone() or (0,))[0], seconds=seconds, what="a wait for a lock")
 
@@ -234,12 +235,20 @@ class Field:
         with psycopg.connect(self.environ[variable]) as connection:
             return [row[0] for row in connection.execute(query, values)]
 
-    def crash(self, backend: int) -> None:
-        """SIGKILL a server process; the server then ends all sessions and replays its log. Wait until it is back."""
+    def crash(self, backend: int) -> bool:
+        """SIGKILL a server process; the server then ends all sessions and replays its log. Waits until it is back.
+
+        False where the process ended by itself at the same instant, so that nothing crashed.
+        """
         with psycopg.connect(self.environ["DATABASE_URL"], autocommit=True) as witness:
             send(backend, signal.SIGKILL)
-            until(lambda: not _answers(lambda: witness.execute("SELECT 1")), what="the crash")
-        until(lambda: _answers(lambda: self.ask("SELECT 1")), what="an answer of the server")
+            end = time.monotonic() + 5
+            while _answers(lambda: witness.execute("SELECT 1")):
+                if time.monotonic() > end:
+                    assert not alive(backend), f"process {backend} outlives SIGKILL"
+                    return False
+                time.sleep(0.01)
+        return until(lambda: _answers(lambda: self.ask("SELECT 1")), seconds=60, what="an answer of the server")
 
     def contents(self) -> Contents:
         """What the target holds now."""

@@ -1,57 +1,16 @@
 """SIGKILL in the middle: whoever dies, the run ends by itself, and its data are those of an undisturbed run."""
 
-import signal
 from collections.abc import Callable
 
 import psycopg
 
 from tests.faults.harness import ANA, Field, Undisturbed
-from tests.faults.processes import alive, send, until
+from tests.faults.processes import until
 
 _END_BACKENDS = (
     "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
-_WRITER = """
-SELECT a.pid FROM pg_stat_activity AS a JOIN briefly_migration.checkpoint AS c
-  ON c.backend_pid = a.pid AND c.backend_start = a.backend_start LIMIT 1
-"""
-
-
-def test_a_run_outlives_its_workers(field: Field, undisturbed: Undisturbed) -> None:
-    field.clock()
-    for _ in range(2):
-        field.worker()
-    field.listening(2)
-    run = field.migrate()
-    for place in undisturbed.points(4, seed=1):
-        field.has_looked_at(run, place)
-        field.led(run).kill()
-        field.worker()  # it starts while another one waits for the lease to end
-    assert field.ends(run).attempt > 4
-    undisturbed.require_same(field, run)
-
-
-def test_a_run_outlives_its_horse_and_its_backends(
-    field: Field, undisturbed: Undisturbed, superuser_database: Callable[[str], str]
-) -> None:
-    field.clock()
-    worker = field.worker()
-    field.listening(1)
-    run = field.migrate()
-    places = undisturbed.points(3, seed=2)
-    with psycopg.connect(superuser_database(field.environ["TARGET_DATABASE_URL"]), autocommit=True) as superuser:
-        for place in places[:2]:
-            field.has_looked_at(run, place)
-            assert (superuser.execute(_END_BACKENDS).fetchone() or [0])[0] > 0
-    field.has_looked_at(run, places[2])
-    before = field.view(run).attempt
-    horse = worker.horse
-    assert horse is not None
-    send(horse, signal.SIGKILL)
-    assert field.ends(run).attempt > before
-    assert alive(worker.pid)
-    undisturbed.require_same(field, run)
 
 
 def test_no_phase_of_a_run_needs_its_sessions_to_last(
@@ -66,19 +25,6 @@ def test_no_phase_of_a_run_needs_its_sessions_to_last(
             field.in_phase(run, phase)
             superuser.execute(_END_BACKENDS)
     assert field.ends(run).attempt == 1
-    undisturbed.require_same(field, run)
-
-
-def test_a_crash_of_the_whole_server_costs_nothing(field: Field, undisturbed: Undisturbed) -> None:
-    field.clock()
-    field.worker()
-    field.listening(1)
-    run = field.migrate()
-    for place in undisturbed.points(2, seed=4):
-        field.has_looked_at(run, place)
-        (backend,) = field.ask(_WRITER, variable="TARGET_DATABASE_URL")
-        field.crash(backend)
-    field.ends(run)
     undisturbed.require_same(field, run)
 
 

@@ -8,7 +8,7 @@ from briefly_admin.domain.runs import RunState
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
 from briefly_admin.jobs.job import LEAD, LeaderJob
 from tests.faults.harness import ANA, Field, Undisturbed
-from tests.faults.processes import alive, handles, send, until
+from tests.faults.processes import alive, handles, until
 
 _SECONDS = 10
 """How long a platform waits between SIGTERM and SIGKILL."""
@@ -67,26 +67,6 @@ def test_a_run_delivered_five_times_is_led_once(field: Field, undisturbed: Undis
     undisturbed.require_same(field, run)
     until(lambda: field.said().count("run not led") == 4, what="four jobs that leave the run alone")
     assert all(each.process.poll() is None for each in field.started)
-
-
-def test_a_leader_that_sleeps_past_its_lease_writes_nothing_more(field: Field, undisturbed: Undisturbed) -> None:
-    field.clock()
-    field.worker()
-    field.worker()
-    field.listening(2)
-    run = field.migrate()
-    for place in undisturbed.points(2, seed=5):
-        field.has_looked_at(run, place)
-        sleeper = field.led(run)
-        horse = sleeper.horse
-        assert horse is not None
-        send(horse, signal.SIGSTOP)
-        field.led(run, but=sleeper)
-        field.has_looked_at(run, field.looked(run) + 1)
-        send(horse, signal.SIGCONT)
-        gone(horse)
-    field.ends(run)
-    undisturbed.require_same(field, run)
 
 
 def test_people_pause_resume_and_cancel_a_live_run(field: Field, undisturbed: Undisturbed) -> None:

@@ -17,14 +17,14 @@ def says(name: str, facts: Facts) -> str:
 
 
 def test_a_few_kills(ground: Ground) -> None:
-    facts = kills.trial(ground, 5, kills=6)
+    facts = kills.trial(ground, 5, ("session", "worker", "backend", "horse", "worker", "session"))
     assert facts["count"] >= 4
     assert "0 rows lost or doubled" in says("kills", facts)
 
 
 def test_lost_answers(ground: Ground) -> None:
-    facts = answers.trial(ground, 2)
-    assert facts["count"] >= 5
+    facts = answers.trial(ground, 2, answers=8)
+    assert facts["count"] == 8
     assert f"{facts['count']} / {facts['count']} answers resolved" in says("lost-commit", facts)
 
 
@@ -38,12 +38,11 @@ def test_fifty_starts_at_once(ground: Ground) -> None:
     assert says("starts", starts.trial(ground, 1)) == "1 times: 1 started, 49 refused"
 
 
-@pytest.mark.parametrize("seed", [3, 4], ids=["killed", "cut off"])
-def test_a_lost_redis(ground: Ground, seed: int) -> None:
-    assert "1 / 1 finish" in says("redis", redis_loss.trial(ground, seed))
+def test_a_killed_redis(ground: Ground) -> None:
+    assert "1 / 1 finish (1 with Redis killed)" in says("redis", redis_loss.trial(ground, 3))
 
 
-@pytest.mark.parametrize("where", ["COPY", "an index build", "VALIDATE and ALTER"])
+@pytest.mark.parametrize("where", ["COPY", "an index build"])
 def test_a_restart_where_a_statement_takes_long(ground: Ground, where: str) -> None:
     facts = restarts.trial(ground, list(restarts.WAYS).index(where))
     assert facts["where"] == where

@@ -11,12 +11,14 @@ from tests.faults.rows.row import Facts, Row, total
 _CUT = (Fate.LOST, Fate.UNANSWERED, Fate.RACED)
 _TARGET, _APP = 1 / 7, 1 / 100
 """How many of the COMMITs to each database are cut: the target's are the batches'."""
-_MOST = {_TARGET: 25, _APP: 3}
-"""In one run; each that the app database loses ends an attempt."""
+ANSWERS = 25
+"""Of each run."""
+_OF_APP = 3
+"""Each that the app database loses ends an attempt."""
 
 
-def _coin(seed: str, share: float) -> Callable[[int], Fate]:
-    chance, left = random.Random(seed), _MOST[share]
+def _coin(seed: str, share: float, most: int) -> Callable[[int], Fate]:
+    chance, left = random.Random(seed), most
 
     def toss(_: int) -> Fate:
         nonlocal left
@@ -28,8 +30,8 @@ def _coin(seed: str, share: float) -> Callable[[int], Fate]:
     return toss
 
 
-def trial(ground: Ground, seed: int) -> Facts:
-    """One run behind two proxies."""
+def trial(ground: Ground, seed: int, answers: int = ANSWERS) -> Facts:
+    """One run behind two proxies that cut so many answers off."""
     undisturbed, socket = ground.undisturbed, socket_of(ground.servers.target_url)
     with ground.field() as field, Proxy(socket) as target, Proxy(socket) as app:
         # The processes go through the proxies; what looks on goes past them.
@@ -42,7 +44,8 @@ def trial(ground: Ground, seed: int) -> Facts:
         field.listening(workers)
         run = field.migrate(workers=workers)
         field.in_phase(run, "validate", seconds=120)  # a check that loses its session stops a run; nothing is changed
-        target.on_commit, app.on_commit = _coin(f"{seed} target", _TARGET), _coin(f"{seed} app", _APP)
+        target.on_commit = _coin(f"{seed} target", _TARGET, answers)
+        app.on_commit = _coin(f"{seed} app", _APP, min(_OF_APP, answers // 6))
         run = field.ends(run, seconds=240, workers=workers)
         target.on_commit = app.on_commit = lambda _: Fate.PASSES
         undisturbed.require_same(field, run)

@@ -19,7 +19,7 @@ from tests.faults.rows.row import Facts, Row, total
 KILLS = 15
 """Of each run."""
 _LEASE = 1
-_VICTIMS = {"worker": 34, "horse": 30, "session": 30, "backend": 6}
+VICTIMS = {"worker": 34, "horse": 30, "session": 30, "backend": 6}
 """How often each dies; the SIGKILL of a backend makes PostgreSQL end all sessions and recover."""
 _SESSIONS = (
     "SELECT pid FROM pg_stat_activity WHERE datname = ANY(%s) AND backend_type = 'client backend' "
@@ -27,21 +27,22 @@ _SESSIONS = (
 )
 
 
-def trial(ground: Ground, seed: int, kills: int = KILLS) -> Facts:
-    """One run of one to three workers, killed at so many places; its data and its report are those of no kill."""
+def trial(ground: Ground, seed: int, victims: Sequence[str] = ()) -> Facts:
+    """One run of one to three workers, killed at many places; its data and its report are those of no kill.
+
+    `victims`: who dies, one after the other; drawn where nobody is named.
+    """
     chance = random.Random(seed)
+    victims = victims or chance.choices(list(VICTIMS), list(VICTIMS.values()), k=KILLS)
     workers = chance.randint(1, 3)
     undisturbed, died = ground.undisturbed, Counter[str]()
     with ground.field(lease=_LEASE) as field:
         field.staff(workers + 1)
         field.listening(workers + 1)
         run = field.migrate(workers=workers)
-        for place in places(kills, chance):
-            victim = chance.choices(list(_VICTIMS), list(_VICTIMS.values()))[0]
+        for place, victim in zip(places(len(victims), chance), victims, strict=True):
             if not come_to(field, run, place, undisturbed, workers=workers + 1):
                 break
-            if field.view(run).phase == "preflight":
-                victim = "worker"  # a check that loses its session stops the run before anything is changed
             if strike(ground, field, victim, chance):
                 died[victim] += 1
         run = field.ends(run, seconds=240, workers=workers + 1)
@@ -57,6 +58,8 @@ def strike(ground: Ground, field: Field, victim: str, chance: random.Random) -> 
     # The run's own sessions stand on the target; one in four times the app database's may be hit as well.
     databases = databases if chance.random() < 1 / 4 else databases[:1]
     with psycopg.connect(ground.servers.superuser_url(), autocommit=True) as superuser:
+        if victim == "backend":
+            superuser.execute("CHECKPOINT")  # what is to be replayed is this trial's
         pids = [pid for (pid,) in superuser.execute(_SESSIONS, (databases,))]
         if not pids:
             return False
@@ -64,9 +67,7 @@ def strike(ground: Ground, field: Field, victim: str, chance: random.Random) -> 
         if victim == "session":
             superuser.execute("SELECT pg_terminate_backend(%s)", (pid,))
             return True
-        superuser.execute("CHECKPOINT")  # what is to be replayed is this trial's
-    field.crash(pid)
-    return True
+    return field.crash(pid)
 
 
 def _strike_worker(field: Field, victim: str, chance: random.Random) -> bool:

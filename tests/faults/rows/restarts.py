@@ -5,7 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
@@ -21,7 +21,7 @@ from tests.faults.rows.row import Facts, Row, most
 
 SECONDS = 10
 """How long a platform waits between SIGTERM and SIGKILL."""
-_LATENCY, _RATE = 0.03, 20_000
+_LATENCY, _RATE = 0.03, 100_000
 _TABLES = ("users", "file_metadata", "conversations", "chat_messages", "user_settings")
 _TARGET = "TARGET_DATABASE_URL"
 
@@ -95,7 +95,7 @@ WAYS: Mapping[str, tuple[str, Hold, Callable[[Field], None] | None]] = {
     "COPY": ("backup", _thin_line, _copies),
     "migrate": ("migrate", _anywhere, None),
     "a locked row": ("migrate", _locked_rows, _waits),
-    "an index build": ("constrain", _old_snapshot, _builds),
+    "an index build": ("expand", _old_snapshot, _builds),
     "VALIDATE and ALTER": ("constrain", _locked_table, _waits),
     "verify": ("verify", _far_away, None),
     "any phase": ("", _anywhere, None),
@@ -112,12 +112,17 @@ def trial(ground: Ground, seed: int) -> Facts:
         field.elsewhere = {_TARGET: proxy.url(field.environ[_TARGET])}
         field.staff(workers)
         field.listening(workers)
-        with hold(field, proxy, chance):
-            run = field.migrate(workers=workers)
+        with ExitStack() as holding:
             if seen:
+                holding.enter_context(hold(field, proxy, chance))
+                run = field.migrate(workers=workers)
                 field.in_phase(run, phase, seconds=120)
                 seen(field)
             else:
+                run = field.migrate(workers=workers)
+                if phase:
+                    field.in_phase(run, phase, seconds=120)
+                holding.enter_context(hold(field, proxy, chance))
                 (place,) = places(1, chance, phases=(phase,)) if phase else places(1, chance)
                 come_to(field, run, place, undisturbed)
             view, seconds = field.view(run), _restart(field)

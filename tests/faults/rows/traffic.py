@@ -61,7 +61,7 @@ class Traffic:
                 ]
                 for table in _TOUCHED
             }
-        for work in (self._write, self._write, self._read_long, self._idle):
+        for work in (self._write, self._write, self._read_long, self._read_long, self._idle):
             chance = random.Random(self.chance.random())
             self._threads.append(threading.Thread(target=self._guarded, args=(work, chance), daemon=True))
             self._threads[-1].start()
