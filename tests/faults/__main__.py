@@ -98,9 +98,9 @@ def try_row(ground: Ground, row: Row, ledger: Ledger, most: int | None) -> None:
 
 
 def _show(ledger: Ledger) -> None:
+    _PAGE.write_text(report.page(ROWS, ledger), encoding="utf-8")
     for line in report.lines(ROWS, ledger):
         say(line)
-    _PAGE.write_text(report.page(ROWS, ledger), encoding="utf-8")
     say(f"\nWritten to {_PAGE.relative_to(CHECKOUT)}.")
 
 

@@ -35,7 +35,7 @@ def test_sleepers_wake_fenced_off(ground: Ground) -> None:
 
 
 def test_fifty_starts_at_once(ground: Ground) -> None:
-    assert says("starts", starts.trial(ground, 1)) == "1 times: 1 started, 49 refused"
+    assert says("starts", starts.trial(ground, 1)) == "1 starts, 49 refused, 1 times"
 
 
 def test_a_killed_redis(ground: Ground) -> None:

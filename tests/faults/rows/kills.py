@@ -96,7 +96,7 @@ def _says(trials: Sequence[Mapping[str, Any]]) -> str:
     return f"{total(trials):,} kills ({parts}) in {len(trials):,} runs of 1 to 3 workers, 0 rows lost or doubled"
 
 
-KILLS_ROW = Row("kills", 500, "kills", 28, trial, _says)
+KILLS_ROW = Row("kills", 500, "kills", 20, trial, _says)
 
 
 def _restarted(field: Field, run: RunView, before: int) -> bool:

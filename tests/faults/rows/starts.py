@@ -52,7 +52,8 @@ def _start_at_once(field: Field) -> Counter[str]:
 
 def _says(trials: Sequence[Mapping[str, Any]]) -> str:
     times = len(trials)
-    return f"{times} times: {total(trials, 'started') // times} started, {total(trials, 'refused') // times} refused"
+    each = f"{total(trials, 'started') // times} starts, {total(trials, 'refused') // times} refused"
+    return f"{each}, {times} times"
 
 
 ROW = Row("starts", 20, "trials", 2, trial, _says)
