@@ -1,6 +1,7 @@
 """Batches that follow the heap: large tables whose keys lie scattered over it, whatever happens to their rows meanwhile."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +15,7 @@ from briefly_admin.engine.batching import Work
 from briefly_admin.engine.cutting import Cut
 from briefly_admin.engine.sweep import sweep
 from briefly_admin.plans.base import Column, Plan, Repair, Table
+from tests.engine.test_migrate_shared import shared_run
 from tests.engine.writing_bench import Bench
 
 ROWS = 4000
@@ -91,6 +93,38 @@ def test_every_row_is_changed_once(logs: str, batch_size: Any) -> None:
     views = bench.context().journal.partitions.survey(migrate.STEP.name)
     assert len(views) == 8
     assert all(view.partition.range["since"] for view in views)
+
+
+def test_kills_of_several_workers_cost_nothing(logs: str, superuser_database: Callable[[str], str]) -> None:
+    result = shared_run(Bench(logs, PLAN), 3, batch_size=20, cut=CUT, killer_dsn=superuser_database(logs))
+    assert left(logs) == ALL
+    assert (result["looked"], result["changed"]) == (ROWS, ROWS)
+
+
+def test_what_others_write_meanwhile_stays_and_is_repaired(logs: str) -> None:
+    bench, over, written = Bench(logs, PLAN), threading.Event(), [0]
+
+    def write() -> None:
+        with psycopg.connect(logs, autocommit=True) as connection:
+            while not over.is_set():
+                written[0] += 1
+                connection.execute(
+                    'UPDATE "lo gs%%" SET body = \'mine\', "no te" = NULL, n = -abs(n) '
+                    "WHERE id = (SELECT id FROM \"lo gs%%\" WHERE body <> 'mine' ORDER BY random() LIMIT 1)",
+                    (),
+                )
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        bench.lead(by_place, batch_size=20)
+    finally:
+        over.set()
+        thread.join()
+    swept(bench)
+    assert left(logs) == ALL
+    with psycopg.connect(logs) as connection:
+        assert connection.execute("SELECT count(*) FROM \"lo gs%\" WHERE body = 'mine'").fetchone() == (written[0],)
 
 
 def test_pauses_cost_nothing(logs: str) -> None:
