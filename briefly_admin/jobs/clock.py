@@ -11,7 +11,7 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegist
 
 from briefly_admin.domain.errors import BrieflyError
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
-from briefly_admin.jobs.job import LeaderJob
+from briefly_admin.jobs.job import RunJob
 from briefly_admin.services import Services
 
 _PURGE_EVERY: Final = 60.0
@@ -23,7 +23,7 @@ def clean_registries(redis_url: str) -> None:
     connection = connect(redis_url, timeout=2.0)
     try:
         for registry in (StartedJobRegistry, FinishedJobRegistry, FailedJobRegistry):
-            registry(QUEUE, connection=connection, job_class=LeaderJob, serializer=SERIALIZER).cleanup()
+            registry(QUEUE, connection=connection, job_class=RunJob, serializer=SERIALIZER).cleanup()
     except (RedisError, OSError) as error:
         log.warning("registries not cleaned", reason=type(error).__name__)
     finally:

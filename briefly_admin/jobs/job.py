@@ -31,7 +31,7 @@ def _help(run_id: str) -> None:
 ALLOWED: Final[dict[str, Callable[[str], None]]] = {LEAD: _lead, HELP: _help}
 
 
-class LeaderJob(Job):
+class RunJob(Job):
     """An RQ job that runs nothing but what ALLOWED names, with one run id, and calls nobody back."""
 
     @property

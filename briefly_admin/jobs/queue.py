@@ -15,7 +15,7 @@ from briefly_admin import __version__
 from briefly_admin.domain.errors import Unavailable
 from briefly_admin.domain.progress import Progress
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
-from briefly_admin.jobs.job import HELP, LEAD, LeaderJob
+from briefly_admin.jobs.job import HELP, LEAD, RunJob
 
 WORKER_PREFIX: Final = f"briefly-{__version__.replace('.', '_')}-"
 """Workers of our version carry it in their names."""
@@ -43,7 +43,7 @@ class RqQueue:
         with _translated():
             if self._waits(run_id):
                 return
-            queue = Queue(QUEUE, connection=self._redis, serializer=SERIALIZER, job_class=LeaderJob)
+            queue = Queue(QUEUE, connection=self._redis, serializer=SERIALIZER, job_class=RunJob)
             job_id = f"{run_id}_{uuid4().hex[:12]}"
             self._redis.set(pointer_key(run_id), job_id, ex=_KEEP)
             queue.enqueue_call(
@@ -65,7 +65,7 @@ class RqQueue:
         An asking that nobody hears within a minute lapses. Raises Unavailable.
         """
         with _translated():
-            queue = Queue(QUEUE, connection=self._redis, serializer=SERIALIZER, job_class=LeaderJob)
+            queue = Queue(QUEUE, connection=self._redis, serializer=SERIALIZER, job_class=RunJob)
             for slot in slots:
                 job_id = f"{run_id}_help_{slot}"
                 if not self._stands(job_id):
@@ -77,7 +77,7 @@ class RqQueue:
     def workers(self) -> int:
         """How many workers of our version answered within the last minute. Raises Unavailable."""
         with _translated():
-            known = Worker.all(connection=self._redis, serializer=SERIALIZER, job_class=LeaderJob)
+            known = Worker.all(connection=self._redis, serializer=SERIALIZER, job_class=RunJob)
             fresh = datetime.now(UTC) - timedelta(seconds=WORKER_TTL + 10)
             return len([worker for worker in known if worker.name.startswith(WORKER_PREFIX) and _beat(worker) > fresh])
 

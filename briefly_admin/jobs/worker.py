@@ -13,7 +13,7 @@ from rq.job import Job
 
 from briefly_admin.domain.errors import Unavailable
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
-from briefly_admin.jobs.job import LeaderJob
+from briefly_admin.jobs.job import RunJob
 from briefly_admin.jobs.leader import interrupt
 from briefly_admin.jobs.queue import WORKER_PREFIX, WORKER_TTL
 
@@ -52,7 +52,7 @@ def make_worker(redis_url: str, **options: Any) -> BrieflyWorker:
     """A worker on our queue, named after version, host and process."""
     name = f"{WORKER_PREFIX}{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
     return BrieflyWorker(
-        [QUEUE], name=name, connection=connect(redis_url), serializer=SERIALIZER, job_class=LeaderJob,
+        [QUEUE], name=name, connection=connect(redis_url), serializer=SERIALIZER, job_class=RunJob,
         worker_ttl=WORKER_TTL, job_monitoring_interval=15, **options,
     )  # fmt: skip
 

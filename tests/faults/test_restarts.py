@@ -6,7 +6,7 @@ from rq import Queue
 
 from briefly_admin.domain.runs import RunState
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
-from briefly_admin.jobs.job import LEAD, LeaderJob
+from briefly_admin.jobs.job import LEAD, RunJob
 from tests.faults.harness import ANA, Field, Undisturbed
 from tests.faults.processes import alive, handles, until
 
@@ -59,7 +59,7 @@ def test_a_run_delivered_five_times_is_led_once(field: Field, undisturbed: Undis
     field.listening(2)
     run = field.migrate()
     with connect(field.environ["REDIS_URL"], timeout=2) as client:
-        queue = Queue(QUEUE, connection=client, serializer=SERIALIZER, job_class=LeaderJob)
+        queue = Queue(QUEUE, connection=client, serializer=SERIALIZER, job_class=RunJob)
         for _ in range(4):
             queue.enqueue_call(LEAD, args=(run.id,), timeout=-1)
     view = field.ends(run)

@@ -13,7 +13,7 @@ from rq.job import Job, JobStatus
 
 from briefly_admin.jobs import job as job_module
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
-from briefly_admin.jobs.job import HELP, LEAD, LeaderJob
+from briefly_admin.jobs.job import HELP, LEAD, RunJob
 from briefly_admin.jobs.queue import RqQueue, pointer_key
 from briefly_admin.jobs.worker import make_worker
 
@@ -68,7 +68,7 @@ def test_keyword_arguments_and_instances_are_refused(redis_url: str, client: Red
     job_id = plant(client, LEAD, RUN, kwargs={"home": "/tmp"})
     work(redis_url)
     assert status(client, job_id) is JobStatus.FAILED
-    hostile = LeaderJob.create(LEAD, args=(RUN,), connection=client, serializer=SERIALIZER)
+    hostile = RunJob.create(LEAD, args=(RUN,), connection=client, serializer=SERIALIZER)
     hostile._instance = "os"
     with pytest.raises(Exception, match="do not run"):
         hostile.func  # noqa: B018 - the property decides
@@ -89,7 +89,7 @@ def test_callbacks_and_webhooks_are_never_called(redis_url: str, client: Redis, 
         client.hset(f"rq:job:{job_id}", name, "os.abort")
     client.hset(f"rq:job:{job_id}", "webhooks", json.dumps([{"url": "http://127.0.0.1:9/", "job_status": "failed"}]))
     work(redis_url)
-    fetched = LeaderJob.fetch(job_id, connection=client, serializer=SERIALIZER)
+    fetched = RunJob.fetch(job_id, connection=client, serializer=SERIALIZER)
     assert (fetched.success_callback, fetched.failure_callback, fetched.stopped_callback) == (None, None, None)
     assert status(client, job_id) is JobStatus.FAILED
     assert not marker.exists()

@@ -9,7 +9,7 @@ from typing import Any
 from rq import Queue
 
 from briefly_admin.jobs.connection import QUEUE, SERIALIZER, connect
-from briefly_admin.jobs.job import LEAD, LeaderJob
+from briefly_admin.jobs.job import LEAD, RunJob
 from briefly_admin.services.views import RunView
 from tests.faults.ground import Ground
 from tests.faults.harness import ANA, Field
@@ -41,7 +41,7 @@ def duplicates(ground: Ground, seed: int) -> Facts:
         if not early:
             come_to(field, run, place, undisturbed)
         with connect(field.environ["REDIS_URL"], timeout=2) as client:
-            queue = Queue(QUEUE, connection=client, serializer=SERIALIZER, job_class=LeaderJob)
+            queue = Queue(QUEUE, connection=client, serializer=SERIALIZER, job_class=RunJob)
             for _ in range(_TIMES - 1):
                 queue.enqueue_call(LEAD, args=(run.id,), timeout=-1)
         run = field.ends(run, seconds=180)
