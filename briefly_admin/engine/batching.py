@@ -275,6 +275,25 @@ class Work:
             self.known.identifier, sets
         )
 
+    def span(self, where: sql.Composable, limit: sql.Composable, left_alone: sql.Composable) -> sql.Composed:
+        """The CTE `page` by place: it is read once, only to count its rows and to know where it ends."""
+        return sql.SQL(
+            "page AS (SELECT t.ctid AS tid, ({} AND NOT {}) AS meant FROM {} AS t WHERE {} LIMIT {})"
+        ).format(self.changes, left_alone, self.known.identifier, where, limit)  # fmt: skip
+
+    def update_span(self, where: sql.Composable, left_alone: sql.Composable) -> sql.Composed:
+        """The UPDATE of the rows between the last batch and where `edge` ends, in the heap's order.
+
+        `where` says where it begins. See `update_marked` for what becomes of rows that others change meanwhile.
+        """
+        return sql.SQL(
+            "UPDATE {} AS t SET {} WHERE {} AND t.ctid <= (SELECT last[1]::tid FROM edge) AND {} AND NOT {}"
+        ).format(self.known.identifier, self._sets, where, self.changes, left_alone)  # fmt: skip
+
+    @cached_property
+    def _sets(self) -> sql.Composed:
+        return _COMMA.join(sql.SQL("{} = {}").format(sql.Identifier(name), self._value(name)) for name in self.columns)
+
     @cached_property
     def update_marked(self) -> sql.Composed:
         """The UPDATE of the rows that `marked_page` means, each fetched once, by its place and in the heap's order.
@@ -283,10 +302,9 @@ class Work:
         changed it since, the server passes the row over (fewer rows than meant), or, before its TID scans looked
         again, computes the repair anew from the newest version.
         """
-        sets = _COMMA.join(sql.SQL("{} = {}").format(sql.Identifier(name), self._value(name)) for name in self.columns)
         return sql.SQL(
             "UPDATE {} AS t SET {} WHERE t.ctid = ANY (ARRAY(SELECT tid FROM page WHERE meant)) AND {}"
-        ).format(self.known.identifier, sets, self.changes)
+        ).format(self.known.identifier, self._sets, self.changes)
 
 
 def _typed(types: Mapping[str, str], texts: Sequence[sql.Composable]) -> sql.Composed:

@@ -84,30 +84,35 @@ class FastBatch:
         )  # fmt: skip
         last = [sql.SQL("(SELECT last_key[{}] FROM guard)").format(sql.Literal(n + 1)) for n in range(work.bounds)]
         begin = work.after_key(keys.after) if first else work.after(last)
-        where = sql.SQL("EXISTS (SELECT FROM guard) AND {} AND {}").format(begin, work.within(keys))
+        begin = sql.SQL("EXISTS (SELECT FROM guard) AND {}").format(begin)
         statements: list[sql.Composed] = [lock.format(run=sql.Literal(claim.run_id), here=place) for lock in _LOCKS]
         if ordered and work.numberless:
-            page = work.page(where, sql.SQL(_LIMIT))
+            page = work.page(sql.SQL("{} AND {}").format(begin, work.within(keys)), sql.SQL(_LIMIT))
             statements.append(_ORDER.format(guard=guard, page=page, table=work.known.identifier,
                                             numberless=work.numberless, keys=work.keys("t")))  # fmt: skip
-        statements.append(_whole(work, claim, guard, where, place))
+        statements.append(_whole(work, claim, guard, begin, work.within(keys), place))
         texts = (statement.as_string(connection).split(_LIMIT) for statement in statements)
         return cls(tuple(tuple(part.encode() for part in parts) for parts in texts))
 
 
 def _whole(
-    work: Work, claim: Claim, guard: sql.Composed, where: sql.Composable, place: sql.Composed
+    work: Work, claim: Claim, guard: sql.Composed, begin: sql.Composable, within: sql.Composable, place: sql.Composed
 ) -> sql.Composed:  # fmt: skip
     """Page, UPDATE and checkpoint in one statement; rows whose repairs need no other row are read only twice."""
-    left_alone, limit = quarantined(claim.run_id, work), sql.SQL(_LIMIT)
-    if work.by_row:
-        rows = work.marked_page(where, limit, left_alone)
+    left_alone, limit, last = quarantined(claim.run_id, work), sql.SQL(_LIMIT), work.last_of_page
+    if work.by_place and work.by_row:
+        rows = work.span(sql.SQL("{} AND {}").format(begin, within), limit, left_alone)
+        meant, update = sql.SQL("count(*) FILTER (WHERE meant)"), work.update_span(begin, left_alone)
+        last = sql.SQL("CASE WHEN count(*) > 0 THEN ARRAY[max(tid)::text] END")
+    elif work.by_row:
+        rows = work.marked_page(sql.SQL("{} AND {}").format(begin, within), limit, left_alone)
         meant, update = sql.SQL("count(*) FILTER (WHERE meant)"), work.update_marked
     else:
-        rows = sql.SQL("{}, {}").format(work.page(where, limit), work.todo(left_alone))
+        page = work.page(sql.SQL("{} AND {}").format(begin, within), limit)
+        rows = sql.SQL("{}, {}").format(page, work.todo(left_alone))
         meant, update = sql.SQL("(SELECT count(*) FROM todo)"), work.update
     return _FAST.format(
-        guard=guard, here=place, rows=rows, meant=meant, update=update, last=work.last_of_page, limit=limit
+        guard=guard, here=place, rows=rows, meant=meant, update=update, last=last, limit=limit
     )  # fmt: skip
 
 
