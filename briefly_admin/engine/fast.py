@@ -17,16 +17,17 @@ _GUARD: Final = sql.SQL(
 _FAST: Final = sql.SQL("""
 WITH {guard}, {rows},
 edge AS MATERIALIZED (SELECT count(*) AS looked, {meant} AS meant, {last} AS last FROM page),
-written AS ({update} RETURNING 1),
+changed AS ({update} RETURNING 1),
+written AS MATERIALIZED (SELECT count(*) AS written FROM changed),
 moved AS (UPDATE briefly_migration.checkpoint AS c SET
     last_key = coalesce(e.last, c.last_key), done = e.looked < {limit},
     counters = c.counters || jsonb_build_object(
       'looked', coalesce((c.counters->>'looked')::bigint, 0) + e.looked,
-      'changed', coalesce((c.counters->>'changed')::bigint, 0) + (SELECT count(*) FROM written))
-  FROM guard, edge AS e WHERE {here})
+      'changed', coalesce((c.counters->>'changed')::bigint, 0) + w.written)
+  FROM guard, edge AS e, written AS w WHERE {here})
 SELECT e.looked, w.written, CASE WHEN e.looked < {limit} THEN set_config('synchronous_commit', 'on', true) END,
   1 / (e.meant = w.written AND EXISTS (SELECT FROM guard))::int
-FROM edge AS e, (SELECT count(*) AS written FROM written) AS w
+FROM edge AS e, written AS w
 """)
 _LOCKS: Final = (
     sql.SQL("SELECT attempt FROM briefly_migration.fence WHERE run_id = {run} FOR SHARE"),
