@@ -1,13 +1,16 @@
 """What the engine is given to work on a run, whether to lead it or to help."""
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
-from briefly_admin.domain.errors import Refused
+from briefly_admin.domain.errors import Refused, Unavailable
 from briefly_admin.domain.ports import Reporter
 from briefly_admin.domain.runs import BOUND_TO_PLAN, RunKind
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.identity import identify
+from briefly_admin.engine.target import Target
 from briefly_admin.plans import plan as plan_of
 from briefly_admin.plans.base import Plan
 from briefly_admin.services.auditing import WORKER, AuditService
@@ -16,7 +19,9 @@ from briefly_admin.services.holding import Hold
 from briefly_admin.store.database import Connection, Row
 from briefly_admin.store.journal import DatabaseJournal
 
-_SHOWN = 12
+_WAITS: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
+"""Seconds before the target is asked again who it is."""
+_SHOWN: Final = 12
 """Characters of a fingerprint that tell it from others."""
 
 
@@ -59,8 +64,17 @@ def require_same_plan(row: Row[Any], plan: Plan) -> None:
         )
 
 
+def _identity(target: Target) -> str:
+    """Who the target is; a session that is lost just then fails no run. Raises Unavailable."""
+    for wait in _WAITS:
+        with suppress(Unavailable):
+            return identify(target)
+        time.sleep(wait)
+    return identify(target)
+
+
 def _require_same_target(servers: Servers, row: Row[Any]) -> None:
-    if identify(servers.target) != row.target_id:
+    if _identity(servers.target) != row.target_id:
         raise Refused(
             f"The run was started on {row.target_title}, which is not the target any more.",
             remedy="Point TARGET_DATABASE_URL back at it, or start a new run.",

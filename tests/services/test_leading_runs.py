@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from briefly_admin.domain.errors import BlockingFindings, BrieflyError, Fenced, Refused, RunFailed, Stopped
 from briefly_admin.domain.progress import Progress, TableProgress
@@ -48,6 +49,22 @@ def test_a_run_completes_with_what_the_engine_reports(stage: Stage) -> None:
     assert stage.services.runs.throughput(stage.vito, run.id)[0].rate == 12.0
     assert [a for a in stage.actions() if a.startswith("run.")] == ["run.start", "run.lead", "run.finish"]
     assert {event.actor for event in stage.services.audit.list(stage.vito, action="run.finish")} == {"worker"}
+
+
+def test_a_target_that_is_away_for_a_moment_fails_no_run(
+    stage: Stage, superuser_database: Callable[[str], str]
+) -> None:  # fmt: skip
+    run = _start(stage)
+    with psycopg.connect(superuser_database(stage.servers.target.dsn), autocommit=True) as superuser:
+        database = sql.Identifier(superuser.info.dbname)
+        superuser.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT 0").format(database))
+        back = threading.Timer(
+            0.6, lambda: superuser.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(database))
+        )
+        back.start()
+        run = stage.lead(run)
+        back.join()
+    assert run.state is RunState.COMPLETED
 
 
 def test_skipped_rows_make_another_state(stage: Stage) -> None:
