@@ -19,6 +19,7 @@ from psycopg import errors, sql
 from briefly_admin import settings, wiring
 from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.embedded.processes import ProcessBook
 from briefly_admin.services import Services
 from briefly_admin.services.views import RunView
 from tests.faults.databases import Contents, contents, difference
@@ -80,6 +81,8 @@ class Field:
             for each in self.started:
                 end_session(each.pid)
                 each.process.wait(10)
+            # What `up` started has sessions of its own.
+            ProcessBook(self.logs).stop_all(patience=0)
             self.services.close()
 
     def start(self, command: str) -> Worker:
