@@ -22,7 +22,8 @@ from tests.faults.rows.row import Facts, Row, most
 SECONDS = 10
 """How long a platform waits between SIGTERM and SIGKILL."""
 _LATENCY, _RATE = 0.03, 100_000
-_TABLES = ("users", "file_metadata", "conversations", "chat_messages", "user_settings")
+_TABLES = ("users", "file_metadata", "conversations", "user_settings")
+"""Of which no index is built before the migrate phase: a lock on one keeps no phase but constrain waiting."""
 _TARGET = "TARGET_DATABASE_URL"
 
 
