@@ -1,11 +1,7 @@
 """Redis holds nothing that a run needs: emptied, killed or hanging, the run ends."""
 
-import secrets
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
@@ -13,17 +9,14 @@ import redis
 from briefly_admin.embedded import EmbeddedServers
 from tests.faults.harness import Field, Undisturbed
 from tests.faults.processes import alive, send
+from tests.faults.rows import redis_loss
 
 
 @pytest.fixture
 def own_valkey() -> Iterator[EmbeddedServers]:
-    """A Valkey of this test alone; below the temporary directory, where the servers' user may look."""
-    home = Path(tempfile.gettempdir()) / f"briefly-tests-{secrets.token_hex(4)}"
-    try:
-        with EmbeddedServers(home, postgres=False, durable=False) as servers:
-            yield servers
-    finally:
-        shutil.rmtree(home)
+    """A Valkey of this test alone."""
+    with redis_loss.own_valkey() as servers:
+        yield servers
 
 
 def test_an_emptied_redis_loses_no_run(field: Field, undisturbed: Undisturbed) -> None:
