@@ -147,6 +147,14 @@ class StreamManifest:
         )
 
 
+def titles(tables: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """What people and partitions call tables, (schema, name) each: the name, or schema.name where it is taken."""
+    found: dict[str, tuple[str, str]] = {}
+    for schema, name in tables:
+        found[f"{schema}.{name}" if name in found else name] = (schema, name)
+    return found
+
+
 def table_hash(streams: Iterable[StreamManifest]) -> str:
     """SHA-256 of the streams' plaintext SHA-256s (32 bytes each) in stream order, in hexadecimal."""
     in_order = sorted(streams, key=lambda stream: stream.number)
@@ -278,6 +286,11 @@ class Manifest:
     def sealed_size(self) -> int:
         """Bytes of all streams in the store, the manifest and the slots not counted."""
         return sum(stream.sealed_size for stream in self.streams)
+
+    @property
+    def by_title(self) -> dict[str, TableManifest]:
+        """The tables by what people call them; see `titles`."""
+        return dict(zip(titles((table.schema, table.name) for table in self.tables), self.tables, strict=True))
 
     def table(self, schema: str, name: str) -> TableManifest | None:
         """The table of that name, or None."""

@@ -10,6 +10,8 @@ class RunKind(StrEnum):
     MIGRATION = "migration"
     VALIDATION = "validation"
     BACKUP = "backup"
+    VERIFICATION = "verification"
+    """Of a backup: L0 or L1."""
     DRILL = "drill"
     PREVIEW = "preview"
     ROLLBACK = "rollback"
@@ -110,6 +112,7 @@ def phases(kind: RunKind, *, validate: bool = True, backup: bool = True, rehears
     return {
         RunKind.VALIDATION: (p.PREFLIGHT, p.VALIDATE),
         RunKind.BACKUP: (p.PREFLIGHT, p.BACKUP),
+        RunKind.VERIFICATION: (p.VERIFY,),
         RunKind.DRILL: (p.PREFLIGHT, p.STAGE, p.VERIFY),
         RunKind.PREVIEW: (p.PREFLIGHT, p.STAGE, p.PREVIEW),
         RunKind.ROLLBACK: (p.PREFLIGHT, p.BACKUP, p.STAGE, p.PREVIEW, p.RESTORE, p.VERIFY),

@@ -13,13 +13,14 @@ from uuid import UUID, uuid4
 from psycopg import sql
 
 from briefly_admin.domain.digest import BucketDigests, TableDigest
-from briefly_admin.domain.errors import BackupDamaged, BrieflyError
+from briefly_admin.domain.errors import BrieflyError
 from briefly_admin.domain.manifest import Manifest, StreamManifest, TableManifest, table_hash
 from briefly_admin.domain.partitions import Claimed, Count, Partition, PartitionState, PartitionView
 from briefly_admin.domain.progress import Meter, Progress, TableProgress
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.proving import PROOF_BYTES, prove_written, workers_of
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step, share
 from briefly_admin.engine.snapshot import (
     STREAM_BYTES,
@@ -35,18 +36,13 @@ from briefly_admin.engine.snapshot import (
     server_facts,
     translated,
 )
-from briefly_admin.plans.base import Table
-from briefly_admin.vault.vault import BackupReader, BackupWriter
-from briefly_admin.vault.verify import Damage, Verdict, judge
+from briefly_admin.vault.vault import BackupWriter
 
 _LOOK_EVERY: Final = 256
 """Blocks of COPY between two looks at the stop signal and the clock."""
-_PROOF_BYTES: Final = 128 << 20
-"""What one partition of the proof reads, about, as it stands in the store."""
-_READ_BACK: Final = "all tables, read back"
 
 
-def run(context: RunContext, *, stream_bytes: int = STREAM_BYTES, proof_bytes: int = _PROOF_BYTES) -> dict[str, Any]:
+def run(context: RunContext, *, stream_bytes: int = STREAM_BYTES, proof_bytes: int = PROOF_BYTES) -> dict[str, Any]:
     """Take a backup and prove it (L1); the baseline digests for verification come from the same instant.
 
     The result: backup_id, name, rows, bytes (sealed), seconds, tables. On any failure nothing is left: no manifest, no
@@ -60,13 +56,13 @@ def run(context: RunContext, *, stream_bytes: int = STREAM_BYTES, proof_bytes: i
         context.journal.backup_begun(backup_id, name, writer.shred_key)
         manifest = _write(context, writer, stream_bytes)
         sha256 = writer.finish(manifest)
-        _prove(context, manifest, sha256, proof_bytes)
+        prove_written(context, manifest, sha256, proof_bytes=proof_bytes)
     except BaseException:
         _give_up(context, writer, backup_id)
         raise
     tables = [
-        {"table": t.name, "rows": t.rows, "bytes": sum(s.sealed_size for s in t.streams), "digest": str(t.digest)}
-        for t in manifest.tables
+        {"table": title, "rows": t.rows, "bytes": sum(s.sealed_size for s in t.streams), "digest": str(t.digest)}
+        for title, t in manifest.by_title.items()
     ]
     context.journal.backup_proven(
         backup_id, manifest_sha256=sha256, tables=tables, rows=manifest.rows, size=manifest.sealed_size
@@ -91,16 +87,16 @@ def _give_up(context: RunContext, writer: BackupWriter, backup_id: UUID) -> None
 
 
 def _write(context: RunContext, writer: BackupWriter, stream_bytes: int) -> Manifest:
-    with open_snapshot(context.target, context.plan) as snapshot:
+    with open_snapshot(context.target, context.plan, beyond_plan(context)) as snapshot:
         sealer = _Sealer(context, writer, snapshot)
         # The leader copies on the session that holds the snapshot: with no second one, nobody can queue between them.
         step = replace(STEP, open=lambda _, __: nullcontext(sealer.work))
         shown = _Shown(context, {name: table.estimated_rows for name, table in snapshot.tables.items()})
         views = share(
-            context, step, _streams(context, snapshot, stream_bytes),
+            context, step, _streams(snapshot, stream_bytes),
             {"snapshot": snapshot.exported, "backup_id": str(writer.backup_id)}, show=shown.show,
         )  # fmt: skip
-        tables = tuple(_table(context, snapshot, table, views) for table in context.plan.tables)
+        tables = tuple(_table(context, snapshot, title, views) for title in snapshot.tables)
         facts = server_facts(snapshot.connection)
         return Manifest(
             backup_id=writer.backup_id, created_at=context.now(), plan=context.plan.name,
@@ -110,30 +106,36 @@ def _write(context: RunContext, writer: BackupWriter, stream_bytes: int) -> Mani
         )  # fmt: skip
 
 
-def _streams(context: RunContext, snapshot: Snapshot, stream_bytes: int) -> list[Partition]:
+def beyond_plan(context: RunContext) -> list[tuple[str, str]]:
+    """(schema, name) of the tables beyond the plan that `options["beyond"]` names: [[schema, name], …]."""
+    return [(str(schema), str(name)) for schema, name in context.options.get("beyond") or ()]
+
+
+def _streams(snapshot: Snapshot, stream_bytes: int) -> list[Partition]:
     """One partition a stream, numbered from 1 over all tables."""
     ranges = [
-        (table.name, bounds)
-        for table in context.plan.tables
-        for bounds in page_ranges(snapshot.tables[table.name], stream_bytes=stream_bytes)
+        (title, bounds)
+        for title, table in snapshot.tables.items()
+        for bounds in page_ranges(table, stream_bytes=stream_bytes)
     ]
     return [
-        Partition(name, number, {"stream": number, "ctid_from": ctid_from, "ctid_to": ctid_to})
-        for number, (name, (ctid_from, ctid_to)) in enumerate(ranges, start=1)
+        Partition(title, number, {"stream": number, "ctid_from": ctid_from, "ctid_to": ctid_to})
+        for number, (title, (ctid_from, ctid_to)) in enumerate(ranges, start=1)
     ]
 
 
-def _table(context: RunContext, snapshot: Snapshot, table: Table, views: Sequence[PartitionView]) -> TableManifest:
-    """What its streams add up to; saves the table's baseline."""
-    catalog = snapshot.tables[table.name]
-    results = [view.result for view in views if view.partition.table == table.name]
+def _table(context: RunContext, snapshot: Snapshot, title: str, views: Sequence[PartitionView]) -> TableManifest:
+    """What its streams add up to; saves the baseline of a table of the plan."""
+    catalog = snapshot.tables[title]
+    results = [view.result for view in views if view.partition.table == title]
     streams = tuple(StreamManifest.from_json(each["stream"], "stream") for each in results)
     digest = sum((TableDigest.parse(each["digest"]) for each in results), TableDigest())
-    buckets = [BucketDigests.from_bytes(base64.b64decode(each["buckets"])) for each in results]
-    context.journal.save_baseline(table.name, sum(buckets, BucketDigests()).to_bytes())
+    if any(table.name == title for table in context.plan.tables):
+        buckets = [BucketDigests.from_bytes(base64.b64decode(each["buckets"])) for each in results]
+        context.journal.save_baseline(title, sum(buckets, BucketDigests()).to_bytes())
     return TableManifest(
-        schema=catalog.schema, name=table.name, columns=describe_columns(snapshot.connection, catalog),
-        key=tuple(table.key), rows=digest.count, hash=table_hash(streams), digest=digest, streams=streams,
+        schema=catalog.schema, name=catalog.name, columns=describe_columns(snapshot.connection, catalog),
+        key=tuple(snapshot.keys[title]), rows=digest.count, hash=table_hash(streams), digest=digest, streams=streams,
     )  # fmt: skip
 
 
@@ -144,18 +146,20 @@ class _Sealer:
         self._context = context
         self._writer = writer
         self._snapshot = snapshot
-        self._keys = {table.name: table.key for table in context.plan.tables}
 
     def work(self, claimed: Claimed, note: Note) -> tuple[Count, Mapping[str, Any]]:
         """One stream; its result: {"stream": its entry in the manifest, "digest", "buckets" (base64)}."""
-        name, bounds = claimed.partition.table, claimed.partition.range
-        table = self._snapshot.tables[name]
+        title, bounds = claimed.partition.table, claimed.partition.range
+        table = self._snapshot.tables[title]
         names = [column.name for column in table.columns]
         copied = self._copy(table, bounds["ctid_from"], bounds["ctid_to"], note)
-        with translated(f"the table {name}"):
+        with translated(f"the table {title}"):
             result = self._writer.ensure_table_stream(
-                bounds["stream"], copied, columns=len(names), key=[names.index(part) for part in self._keys[name]]
-            )
+                bounds["stream"],
+                copied,
+                columns=len(names),
+                key=[names.index(part) for part in self._snapshot.keys[title]],
+            )  # fmt: skip
         buckets = (result.buckets or BucketDigests()).to_bytes()
         return Count(done=result.rows), {
             "stream": asdict(result.manifest(bounds["ctid_from"], bounds["ctid_to"])),
@@ -181,7 +185,7 @@ def _open_sealing(context: RunContext, shared: Mapping[str, Any]) -> Iterator[Pa
     """A helper's: the backup's store and key, and a session that sees the leader's instant."""
     backup_id = UUID(shared["backup_id"])
     writer = context.vault.resume(backup_id, context.journal.writing_keys(backup_id))
-    with join_snapshot(context.target, context.plan, shared["snapshot"]) as snapshot:
+    with join_snapshot(context.target, context.plan, shared["snapshot"], beyond_plan(context)) as snapshot:
         yield _Sealer(context, writer, snapshot).work
 
 
@@ -211,7 +215,7 @@ class _Shown:
         rate = self._meter.observe(self.context.monotonic(), sum(done.values()))
         self.context.report(
             Progress(
-                Phase.BACKUP, tables, rate=rate, workers=_workers(views),
+                Phase.BACKUP, tables, rate=rate, workers=workers_of(views),
                 eta_seconds=self._meter.eta(sum(table.total - table.done for table in tables)),
             )
         )  # fmt: skip
@@ -225,76 +229,3 @@ class _Shown:
         rows = sum(view.count.done for view in views)
         by = ", ".join(sorted({view.worker for view in views}))
         self.context.journal.log("info", f"{name}: {rows:,} rows sealed by {by}.", Phase.BACKUP)
-
-
-def _workers(views: Sequence[PartitionView]) -> int:
-    return len({view.worker for view in views if view.state is PartitionState.WORKING})
-
-
-def _prove(context: RunContext, manifest: Manifest, sha256: str, proof_bytes: int) -> None:
-    """Open the backup as a restore would, and read every byte of it."""
-
-    def show(views: Sequence[PartitionView]) -> None:
-        done = sum(view.count.done for view in views)
-        proven = TableProgress(_READ_BACK, total=manifest.rows, done=min(done, manifest.rows))
-        context.report(Progress(Phase.BACKUP, (proven,), workers=_workers(views)))
-
-    shared = {"backup_id": str(manifest.backup_id), "manifest_sha256": sha256}
-    views = share(context, PROOF, _proof_partitions(manifest, proof_bytes), shared, show=show)
-    damages = judge(manifest, [_verdict(view.result) for view in views])
-    if damages:
-        raise BackupDamaged(
-            f"The backup that was just written is damaged in {len(damages)} places: {damages[0]}.",
-            damages=[str(damage) for damage in damages],
-            remedy="Check the disk of the store; nothing was changed.",
-        )
-    context.journal.log("info", f"Backup proven: {manifest.rows:,} rows read back and equal.", Phase.BACKUP)
-
-
-def _proof_partitions(manifest: Manifest, proof_bytes: int) -> list[Partition]:
-    """Streams in order, so many to a partition that it reads about `proof_bytes` from the store."""
-    groups: list[list[int]] = [[]]
-    size = 0
-    for stream in manifest.streams:
-        if size >= proof_bytes:
-            groups.append([])
-            size = 0
-        groups[-1].append(stream.number)
-        size += stream.sealed_size
-    return [Partition(_READ_BACK, number, {"streams": group}) for number, group in enumerate(groups, start=1)]
-
-
-class _Prover:
-    """Reads streams of one backup back."""
-
-    def __init__(self, context: RunContext, reader: BackupReader) -> None:
-        self._context = context
-        self._reader = reader
-
-    def work(self, claimed: Claimed, note: Note) -> tuple[Count, Mapping[str, Any]]:
-        """Some streams; the result: {"damages": [...], "digests": {table: digest or null}}."""
-        numbers = frozenset(claimed.partition.range["streams"])
-        rows = sum(stream.rows for stream in self._reader.manifest.streams if stream.number in numbers)
-        verdict = self._reader.verify_streams(
-            numbers, should_stop=self._context.should_stop,
-            progress=lambda done, total: note(Count(done=rows * done // max(total, 1))),
-        )  # fmt: skip
-        digests = {table: digest and str(digest) for table, digest in verdict.digests.items()}
-        return Count(done=rows), {"damages": [asdict(each) for each in verdict.damages], "digests": digests}
-
-
-def _verdict(result: Mapping[str, Any]) -> Verdict:
-    digests = {table: text and TableDigest.parse(text) for table, text in result["digests"].items()}
-    return Verdict(tuple(Damage(**each) for each in result["damages"]), digests)
-
-
-@contextmanager
-def _open_proving(context: RunContext, shared: Mapping[str, Any]) -> Iterator[PartitionWorker]:
-    backup_id = UUID(shared["backup_id"])
-    context.vault.require_seen(backup_id)
-    shred_key = context.journal.writing_keys(backup_id)
-    yield _Prover(context, context.vault.open(backup_id, shred_key, shared["manifest_sha256"])).work
-
-
-PROOF: Final = Step("prove", Phase.BACKUP, _open_proving)
-"""Its partitions are some streams each, {"streams": [number…]}; shared: {"backup_id", "manifest_sha256"}."""

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from briefly_admin.domain.errors import PreflightFailed, RunFailed, Unavailable
-from briefly_admin.domain.manifest import ColumnManifest, SequenceManifest
+from briefly_admin.domain.manifest import ColumnManifest, SequenceManifest, titles
 from briefly_admin.engine.catalog import CatalogTable, read_table
 from briefly_admin.engine.target import Connection, Target, safe_message
 from briefly_admin.plans.base import Plan
@@ -28,32 +28,37 @@ class Snapshot:
 
     connection: Connection
     tables: Mapping[str, CatalogTable]
-    """By the plan's names, in its order."""
+    """By title (domain.manifest.titles): the plan's by their names, in its order, then those beyond it."""
+    keys: Mapping[str, Sequence[str]]
+    """Title → the columns of its key: the plan's, or the primary key's; empty where a table beyond it has none."""
     exported: str
     """What `join_snapshot` takes: valid while the session that exported it lives."""
 
 
 @contextmanager
-def open_snapshot(target: Target, plan: Plan) -> Iterator[Snapshot]:
-    """A repeatable-read, read-only transaction that holds ACCESS SHARE on the plan's tables from before its snapshot.
+def open_snapshot(target: Target, plan: Plan, beyond: Sequence[tuple[str, str]] = ()) -> Iterator[Snapshot]:
+    """A repeatable-read, read-only transaction that holds ACCESS SHARE on the tables from before its snapshot: those of
+    the plan, and those `beyond` it, (schema, name) each.
 
     Row-level security is off: a role that it would filter gets an error, never fewer rows. Raises PreflightFailed for
     a missing table, Unavailable, RunFailed; errors of the server carry no tenant data.
     """
-    with _locked(target, plan) as connection:
+    with _locked(target, plan, beyond) as connection:
         row = connection.execute("SELECT pg_export_snapshot()").fetchone()
-        yield Snapshot(connection, _tables(connection, plan), str(row[0]) if row else "")
+        yield _snapshot(connection, plan, beyond, str(row[0]) if row else "")
 
 
 @contextmanager
-def join_snapshot(target: Target, plan: Plan, exported: str) -> Iterator[Snapshot]:
+def join_snapshot(
+    target: Target, plan: Plan, exported: str, beyond: Sequence[tuple[str, str]] = ()
+) -> Iterator[Snapshot]:
     """Another session of the same instant, for a worker beside the one that opened it; locked and read like that one.
 
     Locks come first: where the import succeeds, the exporter was alive and held its own, so there never was a moment in
     which somebody could have truncated or rewritten a table. Raises Unavailable where the exporter is gone (its worker
     ended or lost its session) or where somebody waits for a stronger lock; else as `open_snapshot`.
     """
-    with _locked(target, plan) as connection:
+    with _locked(target, plan, beyond) as connection:
         try:
             connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(exported)))
         except (psycopg.OperationalError, psycopg.InterfaceError):
@@ -63,24 +68,34 @@ def join_snapshot(target: Target, plan: Plan, exported: str) -> Iterator[Snapsho
                 f"The snapshot of the run's backup cannot be joined, its leader is gone ({safe_message(error)}).",
                 remedy="Nothing is lost: the run goes on, or takes another backup.",
             ) from None
-        yield Snapshot(connection, _tables(connection, plan), exported)
+        yield _snapshot(connection, plan, beyond, exported)
 
 
 @contextmanager
-def _locked(target: Target, plan: Plan) -> Iterator[Connection]:
-    """A transaction that holds ACCESS SHARE on the plan's tables and has not looked at anything yet."""
+def _locked(target: Target, plan: Plan, beyond: Sequence[tuple[str, str]]) -> Iterator[Connection]:
+    """A transaction that holds ACCESS SHARE on the tables and has not looked at anything yet."""
     with target.session(bulk=True) as connection, translated(plan.title):
         if connection.info.server_version >= _TRANSACTION_TIMEOUT:
             connection.execute("SET transaction_timeout TO 0")
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        for table in plan.tables:
-            name = sql.Identifier(table.schema, table.name)
-            connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(name))
+        for name in _titles(plan, beyond).values():
+            connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(sql.Identifier(*name)))
         yield connection
 
 
-def _tables(connection: Connection, plan: Plan) -> dict[str, CatalogTable]:
-    found = {table.name: read_table(connection, table.schema, table.name) for table in plan.tables}
+def _titles(plan: Plan, beyond: Sequence[tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    return titles([*((table.schema, table.name) for table in plan.tables), *beyond])
+
+
+def _snapshot(connection: Connection, plan: Plan, beyond: Sequence[tuple[str, str]], exported: str) -> Snapshot:
+    tables = _tables(connection, plan, beyond)
+    planned = {table.name: table.key for table in plan.tables}
+    keys = {title: planned.get(title, table.key) for title, table in tables.items()}
+    return Snapshot(connection, tables, keys, exported)
+
+
+def _tables(connection: Connection, plan: Plan, beyond: Sequence[tuple[str, str]]) -> dict[str, CatalogTable]:
+    found = {title: read_table(connection, *name) for title, name in _titles(plan, beyond).items()}
     missing = [name for name, table in found.items() if table is None]
     if missing:
         raise PreflightFailed(f"The tables {', '.join(missing)} are not there.", remedy="See the checklist.")

@@ -40,15 +40,17 @@ def open_backup(context: RunContext) -> BackupReader:
 
 
 def chosen_tables(context: RunContext, manifest: Manifest) -> tuple[TableManifest, ...]:
-    """The backup's tables that `options["tables"]` names (None: all), in plan order. Raises NotFound."""
-    by_name = {table.name: table for table in manifest.tables}
+    """The backup's tables that `options["tables"]` names (None: all of the plan), in plan order. Raises NotFound."""
+    planned = {table.name: place for place, table in enumerate(context.plan.tables)}
+    by_title = {title: table for title, table in manifest.by_title.items() if title in planned}
     names = context.options.get("tables")
-    unknown = sorted(set(names or ()) - by_name.keys())
+    unknown = sorted(set(names or ()) - by_title.keys())
     if unknown:
-        raise NotFound(f"The backup has no table {', '.join(unknown)}.", remedy=f"It has {', '.join(by_name)}.")
-    order = {table.name: place for place, table in enumerate(context.plan.tables)}
-    chosen = [table for name, table in by_name.items() if names is None or name in names]
-    return tuple(sorted(chosen, key=lambda table: order.get(table.name, len(order))))
+        raise NotFound(
+            f"The backup has no table {', '.join(unknown)} of the plan.", remedy=f"It has {', '.join(by_title)}."
+        )
+    chosen = [title for title in by_title if names is None or title in names]
+    return tuple(by_title[title] for title in sorted(chosen, key=planned.__getitem__))
 
 
 def stage(context: RunContext, reader: BackupReader, tables: Sequence[TableManifest]) -> tuple[StagedTable, ...]:

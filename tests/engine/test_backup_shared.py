@@ -15,7 +15,7 @@ from briefly_admin.domain.digest import BucketDigests
 from briefly_admin.domain.errors import BackupDamaged, Fenced, Refused, Stopped, Unavailable
 from briefly_admin.domain.partitions import Count, PartitionState
 from briefly_admin.domain.progress import Progress
-from briefly_admin.engine import backup
+from briefly_admin.engine import backup, proving
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.sharing import help_out
 from briefly_admin.engine.snapshot import join_snapshot, open_snapshot
@@ -25,7 +25,7 @@ from briefly_admin.vault.vault import Vault
 from tests.engine.journal_memory import MemoryJournal
 from tests.engine.test_backup import KEYS, PLAN, Bench, make_tables, transfers
 
-STEPS = {step.name: step for step in (backup.STEP, backup.PROOF)}
+STEPS = {step.name: step for step in (backup.STEP, proving.PROOF)}
 SMALL = 80_000
 """Bytes of a stream, so that there are many."""
 
