@@ -165,6 +165,21 @@ class QuarantineRow:
     closed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ProofView:
+    """One look at a backup: `level` L0, L1 or L2, `place` where ("the store", or the database of a drill)."""
+
+    level: str
+    at: datetime
+    whole: bool
+    damages: int
+    rows: int
+    seconds: float
+    run_number: int | None
+    by: str
+    place: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupView:
     """A proven, damaged or expired backup; sizes in bytes."""
@@ -188,6 +203,21 @@ class BackupView:
     restorable: bool
     why_not: str
     damage: tuple[str, ...]
+    proofs: tuple[ProofView, ...] = ()
+    """Newest first."""
+    escrowed_at: datetime | None = None
+    """When its escrow file was written last."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeyondView:
+    """A table of the target beyond the plan, "schema.table"; `rows` estimated, `bytes` with TOAST and indexes."""
+
+    name: str
+    rows: int
+    bytes: int
+    why_not: str = ""
+    """Why it cannot be backed up, or ''."""
 
 
 @dataclass(frozen=True, slots=True)

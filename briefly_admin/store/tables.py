@@ -271,6 +271,24 @@ backup: Final = Table(
     Column("damage", JSONB, nullable=False, server_default="[]"),
     _time("purged_at"),
     # Since when nothing of it is in the store any more.
+    _time("escrowed_at"),
+    Column("objects", JSONB, nullable=False, server_default="[]"),
+    # [{"key", "size", "sha256", "table", "stream"}]: what a look without keys compares
+)  # fmt: skip
+
+backup_proof: Final = Table(
+    "backup_proof", metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("backup_id", UUID(as_uuid=True), ForeignKey(backup.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("run_id", UUID(as_uuid=True), ForeignKey(run.c.id, ondelete="SET NULL")),
+    Column("level", String(2), nullable=False),
+    _now("at"),
+    Column("whole", Boolean, nullable=False),
+    Column("damages", Integer, nullable=False, server_default="0"),
+    Column("rows", BigInteger, nullable=False, server_default="0"),
+    Column("seconds", Float, nullable=False, server_default="0"),
+    Column("by_whom", Text, nullable=False, server_default=""),
+    Column("place", Text, nullable=False, server_default=""),
 )  # fmt: skip
 
 baseline: Final = Table(
