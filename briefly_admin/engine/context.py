@@ -65,9 +65,24 @@ class Journal(Protocol):
         """A backup is being written; it does not exist before `backup_proven`."""
 
     def backup_proven(
-        self, backup_id: UUID, *, manifest_sha256: str, tables: Sequence[Mapping[str, Any]], rows: int, size: int
+        self, backup_id: UUID, *, manifest_sha256: str, tables: Sequence[Mapping[str, Any]], rows: int, size: int,
+        objects: Sequence[Mapping[str, Any]] = (),
+    ) -> None:  # fmt: skip
+        """The backup is whole and proven (L1); it is now the run's backup.
+
+        `tables`: [{table, rows, bytes}]; `objects`: [{key, size, sha256, table, stream}], what L0 compares with the
+        store later on, without a key.
+        """
+
+    def backup_objects(self, backup_id: UUID) -> Sequence[Mapping[str, Any]]:
+        """The `objects` that `backup_proven` stored; empty for a backup of an older version. Raises NotFound."""
+
+    def backup_verified(
+        self, backup_id: UUID, level: str, *, damages: Sequence[str], rows: int, seconds: float, place: str
     ) -> None:
-        """The backup is whole and proven (L1); it is now the run's backup. `tables`: [{table, rows, bytes}]."""
+        """A verification of that level (L0, L1, L2) came to its end at that place; the backup is damaged where
+        `damages` is not empty.
+        """
 
     def backup_failed(self, backup_id: UUID) -> None:
         """The backup was given up: its keys are forgotten."""

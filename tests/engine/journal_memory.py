@@ -98,11 +98,25 @@ class MemoryJournal:
         self._write().backups[backup_id] = {"name": name, "shred_key": shred_key, "state": "writing"}
 
     def backup_proven(
-        self, backup_id: UUID, *, manifest_sha256: str, tables: Sequence[Mapping[str, Any]], rows: int, size: int
-    ) -> None:
+        self, backup_id: UUID, *, manifest_sha256: str, tables: Sequence[Mapping[str, Any]], rows: int, size: int,
+        objects: Sequence[Mapping[str, Any]] = (),
+    ) -> None:  # fmt: skip
         self._write().backups[backup_id].update(
-            state="proven", manifest_sha256=manifest_sha256, tables=list(tables), rows=rows, size=size
-        )
+            state="proven", manifest_sha256=manifest_sha256, tables=list(tables), rows=rows, size=size,
+            objects=[dict(each) for each in objects],
+        )  # fmt: skip
+
+    def backup_objects(self, backup_id: UUID) -> Sequence[Mapping[str, Any]]:
+        return list(self._backup(backup_id).get("objects", ()))
+
+    def backup_verified(
+        self, backup_id: UUID, level: str, *, damages: Sequence[str], rows: int, seconds: float, place: str
+    ) -> None:
+        self._write()
+        backup = self._backup(backup_id)
+        backup["state"] = "damaged" if damages else "proven"
+        proof = {"level": level, "damages": list(damages), "rows": rows, "seconds": seconds, "place": place}
+        backup.setdefault("proofs", []).append(proof)
 
     def backup_failed(self, backup_id: UUID) -> None:
         self._write().backups[backup_id].update(state="failed", shred_key=None)
@@ -132,12 +146,15 @@ class MemoryJournal:
         changes.update({position: replace(changes[position], state="reverted") for position in positions})
 
     def backup_keys(self, backup_id: UUID) -> tuple[bytes, str]:
+        backup = self._backup(backup_id)
+        if not backup["shred_key"]:
+            raise BackupExpired("The backup was shredded.", remedy="Use another backup.")
+        return backup["shred_key"], backup["manifest_sha256"]
+
+    def _backup(self, backup_id: UUID) -> dict[str, Any]:
         for record in (self.record, *self.others.values()):
             if backup_id in record.backups:
-                backup = record.backups[backup_id]
-                if not backup["shred_key"]:
-                    raise BackupExpired("The backup was shredded.", remedy="Use another backup.")
-                return backup["shred_key"], backup["manifest_sha256"]
+                return record.backups[backup_id]
         raise NotFound(f"There is no backup {backup_id}.")
 
     def writing_keys(self, backup_id: UUID) -> bytes:
