@@ -16,6 +16,18 @@ class BlobStore(Protocol):
         Raises Refused if `key` exists, Unavailable if the store does not take it (disk full, refused).
         """
 
+    def replace(self, key: str, data: bytes) -> None:
+        """Put a small object in the place of the one there, atomically: a reader finds the old or the new one, whole.
+
+        Raises NotFound where there is none, Unavailable.
+        """
+
+    def keep(self, prefix: str, seconds: float | None) -> None:
+        """What stands under `prefix` stays at least that long from now, None = for ever.
+
+        Stores whose objects have no lifetime do nothing. Raises Unavailable.
+        """
+
     def open(self, key: str) -> BinaryIO:
         """A readable, closable stream over the object. Raises NotFound."""
 

@@ -109,12 +109,59 @@ def test_deleting_takes_that_one_alone(store: BlobStore) -> None:
     assert content(store, "a/1") == b"new"
 
 
+def test_an_object_is_replaced_whole(store: BlobStore) -> None:
+    store.put("a/slots.json", [b"old and longer"])
+    store.put("a/other", [b"x"])
+    store.replace("a/slots.json", b"new")
+    assert content(store, "a/slots.json") == b"new"
+    assert list(store.list()) == ["a/other", "a/slots.json"]
+    with pytest.raises(NotFound, match="does not hold"):
+        store.replace("a/nothing", b"x")
+    with pytest.raises(NotFound):
+        store.replace("nowhere/nothing", b"x")
+    assert list(store.list()) == ["a/other", "a/slots.json"]
+
+
+def test_whoever_reads_meanwhile_finds_the_old_or_the_new_object(store: BlobStore) -> None:
+    old, new = b"o" * 30_000, b"n" * 20_000
+    store.put("a/slots.json", [old])
+    done = threading.Event()
+
+    def replace() -> None:
+        for number in range(20):
+            store.replace("a/slots.json", old if number % 2 else new)
+        done.set()
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    seen = set()
+    while not done.is_set():
+        seen.add(content(store, "a/slots.json"))
+    thread.join()
+    assert seen <= {old, new}
+    assert content(store, "a/slots.json") == old
+
+
+def test_what_is_kept_stays(store: BlobStore) -> None:
+    store.put("a/1", [b"x"])
+    for seconds in (None, 60.0, None):
+        store.keep("a/", seconds)
+        assert content(store, "a/1") == b"x"
+    store.keep("nowhere/", None)
+
+
 @pytest.mark.parametrize(
     "key",
     ["", "/", "/etc/passwd", "..", "../x", "a/../../x", "a//b", "a/", "./a", ".partial/x", "a\0b", "a\n", "a\\b", "%2e%2e/x", "ä", "a" * 300],
 )  # fmt: skip
 def test_keys_that_are_not_ours_are_refused(store: BlobStore, key: str) -> None:
-    for ask in (store.open, store.size, store.delete, lambda key: store.put(key, [b"x"])):
+    for ask in (
+        store.open,
+        store.size,
+        store.delete,
+        lambda key: store.put(key, [b"x"]),
+        lambda key: store.replace(key, b"x"),
+    ):
         with pytest.raises(Refused, match="no key"):
             ask(key)
     assert list(store.list()) == []

@@ -10,7 +10,7 @@ from briefly_admin.vault.stores.directory import DirectoryStore
 _SETTING = "BACKUP_STORE_URL"
 
 
-def open_store(url: str) -> BlobStore:
+def open_store(url: str, *, redis_max_bytes: int = 256 << 20, lifetime: float = 86400.0) -> BlobStore:  # noqa: ARG001 - the signature all use; Redis reads them
     """The store that `url` names: `file:/dir` or `file:///dir`, absolute and percent-encoded. Raises SettingError.
 
     Nothing is made or written until something is put.

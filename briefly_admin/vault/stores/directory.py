@@ -8,18 +8,15 @@ removes it.
 import errno
 import fcntl
 import os
-import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from briefly_admin.domain.errors import NotFound, Refused, Unavailable
+from briefly_admin.domain.errors import Unavailable
+from briefly_admin.vault.stores.naming import absent, exists, is_key, require_key, require_prefix
 
-_SEGMENT: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-_KEY: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
-_PREFIX: Final = re.compile(rf"(?:{_SEGMENT}/)*(?:{_SEGMENT})?")
 _PARTIAL: Final = ".partial"
 _READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -40,11 +37,8 @@ class DirectoryStore:
         target = self._path(key)
         with self._failures(key):
             if os.path.lexists(target):
-                raise _exists(key)
-            self._make(self._root / _PARTIAL)
-            self._sweep()
-            partial, descriptor = self._begin()
-        try:
+                raise exists(key)
+        with self._partial(key) as (partial, descriptor):
             size = 0
             for chunk in chunks:  # its own errors stay its own
                 with self._failures(key):
@@ -52,10 +46,21 @@ class DirectoryStore:
             with self._failures(key):
                 os.fsync(descriptor)
                 self._link(partial, target, key)
-        finally:
-            partial.unlink(missing_ok=True)
-            os.close(descriptor)
         return size
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Put a small object in the place of the one there; see BlobStore.replace."""
+        target = self._path(key)
+        with self._failures(key):
+            target.lstat()
+        with self._partial(key) as (partial, descriptor), self._failures(key):
+            _write(descriptor, data)
+            os.fsync(descriptor)
+            partial.rename(target)
+            _sync(target.parent)
+
+    def keep(self, prefix: str, seconds: float | None) -> None:
+        """Nothing: files stay until they are deleted."""
 
     def open(self, key: str) -> BinaryIO:
         """A readable, closable stream over the object. Raises NotFound."""
@@ -69,15 +74,14 @@ class DirectoryStore:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """The keys that start with `prefix`, sorted."""
-        if not _PREFIX.fullmatch(prefix):
-            raise _no_key(prefix)
+        require_prefix(prefix)
         start = self._root.joinpath(*prefix.split("/")[:-1])
         keys: list[str] = []
         with self._failures(prefix or "its keys"):
             for folder, folders, names in os.walk(start, onerror=_raise_unless_absent):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 keys += [(Path(folder) / name).relative_to(self._root).as_posix() for name in names]
-        return iter(sorted(key for key in keys if key.startswith(prefix) and _KEY.fullmatch(key)))
+        return iter(sorted(key for key in keys if key.startswith(prefix) and is_key(key)))
 
     def delete(self, key: str) -> None:
         """Remove the object, and the directories that it leaves empty."""
@@ -106,9 +110,20 @@ class DirectoryStore:
         return room.f_bavail * room.f_frsize
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise _no_key(key)
-        return self._root.joinpath(*key.split("/"))
+        return self._root.joinpath(*require_key(key).split("/"))
+
+    @contextmanager
+    def _partial(self, key: str) -> Iterator[tuple[Path, int]]:
+        """A new file in `.partial`, open and locked; gone at the end under that name."""
+        with self._failures(key):
+            self._make(self._root / _PARTIAL)
+            self._sweep()
+            partial, descriptor = self._begin()
+        try:
+            yield partial, descriptor
+        finally:
+            partial.unlink(missing_ok=True)
+            os.close(descriptor)
 
     @staticmethod
     def _make(folder: Path) -> None:
@@ -147,7 +162,7 @@ class DirectoryStore:
                 os.link(partial, target)
                 break
             except FileExistsError as error:
-                raise _exists(key) from error
+                raise exists(key) from error
             except FileNotFoundError:  # a `delete` beside us removed the empty directory
                 if not partial.exists():
                     raise
@@ -162,7 +177,7 @@ class DirectoryStore:
         try:
             yield
         except FileNotFoundError as error:
-            raise NotFound(f"The store does not hold {key}.", remedy="Verify the backup.") from error
+            raise absent(key) from error
         except OSError as error:
             raise _unavailable(key, error) from error
 
@@ -186,14 +201,6 @@ def _sync(folder: Path) -> None:
 def _raise_unless_absent(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-def _exists(key: str) -> Refused:
-    return Refused(f"The store already holds {key}.", remedy="Objects of a backup are never overwritten.")
-
-
-def _no_key(key: str) -> Refused:
-    return Refused(f"{key!r} is no key of a backup store.", remedy="Keys are built from a backup's id alone.")
 
 
 def _unavailable(key: str, error: OSError) -> Unavailable:
