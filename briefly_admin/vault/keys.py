@@ -8,9 +8,10 @@ Source: docs/backup-format.md, "Keys".
 
 import base64
 import binascii
+import hmac
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -21,12 +22,14 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from briefly_admin.domain.errors import BackupDamaged, BackupExpired, BackupKeyMissing, SettingError
 
 KEY_SIZE: Final = 32
+KEY_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SLOTS_VERSION: Final = 1
 MAX_SLOTS_SIZE: Final = 1 << 16
 """Bytes of slots.json that a reader takes at most."""
 
+_NAMED: Final = 8
+"""Key ids that a message names at most."""
 _WRAPPED_SIZE: Final = KEY_SIZE + 8
-_KEY_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SETTING: Final = "BACKUP_KEYS"
 _REMEDY: Final = "Write it as id:base64,id:base64 with 32 random bytes each; `openssl rand -base64 32` makes them."
 
@@ -38,7 +41,7 @@ class MasterKeys(Mapping[str, bytes]):
         if not keys:
             raise SettingError(_SETTING, "there is no key.", remedy=_REMEDY)
         for key_id, key in keys.items():
-            if not _KEY_ID.fullmatch(key_id):
+            if not KEY_ID.fullmatch(key_id):
                 raise SettingError(_SETTING, "a key's id is 1 to 64 letters, digits, '.', '_' or '-'.", remedy=_REMEDY)
             if len(key) != KEY_SIZE:
                 raise SettingError(
@@ -80,36 +83,55 @@ class MasterKeys(Mapping[str, bytes]):
         return f"MasterKeys({', '.join(self._keys)})"
 
 
+Slots = dict[str, bytes]
+"""Key id → the data key, wrapped."""
+
+
 def make_slots(keys: MasterKeys, *, data_key: bytes, shred_key: bytes, backup_id: UUID) -> bytes:
     """slots.json with one slot, under the key that seals."""
+    return write_slots(sealing_slot(keys, data_key=data_key, shred_key=shred_key, backup_id=backup_id), backup_id)
+
+
+def sealing_slot(keys: MasterKeys, *, data_key: bytes, shred_key: bytes, backup_id: UUID) -> Slots:
+    """The one slot under the key that seals."""
     key_id = keys.sealing_id
-    wrapped = aes_key_wrap(_wrapping_key(keys[key_id], shred_key, backup_id, key_id), data_key)
-    slots = {
+    return {key_id: aes_key_wrap(_wrapping_key(keys[key_id], shred_key, backup_id, key_id), data_key)}
+
+
+def write_slots(slots: Slots, backup_id: UUID) -> bytes:
+    """slots.json."""
+    data = {
         "version": SLOTS_VERSION,
         "backup_id": str(backup_id),
-        "slots": [{"key_id": key_id, "wrapped": base64.b64encode(wrapped).decode()}],
+        "slots": [
+            {"key_id": key_id, "wrapped": base64.b64encode(wrapped).decode()} for key_id, wrapped in slots.items()
+        ],
     }
-    return json.dumps(slots, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
 
 
 def open_slots(raw: bytes, keys: MasterKeys, *, shred_key: bytes, backup_id: UUID) -> bytes:
     """The data key. Raises BackupKeyMissing (naming the key ids), BackupExpired without S, BackupDamaged."""
+    return unwrap(read_slots(raw, backup_id), keys, shred_key=shred_key, backup_id=backup_id)
+
+
+def unwrap(slots: Slots, keys: MasterKeys, *, shred_key: bytes, backup_id: UUID) -> bytes:
+    """The data key, by the first slot that opens. Raises BackupKeyMissing, BackupExpired without S."""
     if not shred_key:
         raise BackupExpired(
             "The backup was shredded: its shred key is gone.",
             remedy="Only an escrow file that was written still opens it.",
         )
-    slots = _parse_slots(raw, backup_id)
     known = [key_id for key_id in slots if key_id in keys]
     for key_id in known:
         try:
             return aes_key_unwrap(_wrapping_key(keys[key_id], shred_key, backup_id, key_id), slots[key_id])
         except InvalidUnwrap:
             continue
-    wanted, have = ", ".join(slots), ", ".join(keys)
+    wanted, have = named(slots), named(keys)
     if known:
         raise BackupKeyMissing(
-            f"The key {', '.join(known)} is not the one that sealed this backup, or its shred key is another.",
+            f"The key {named(known)} is not the one that sealed this backup, or its shred key is another.",
             remedy=f"Put the key that had the id {wanted} back into {_SETTING}.",
         )
     raise BackupKeyMissing(
@@ -118,22 +140,45 @@ def open_slots(raw: bytes, keys: MasterKeys, *, shred_key: bytes, backup_id: UUI
     )
 
 
-def _parse_slots(raw: bytes, backup_id: UUID) -> dict[str, bytes]:
-    """Key id → wrapped data key."""
+def named(key_ids: Collection[str]) -> str:
+    """The ids for a message: the first ones of many."""
+    listed = list(key_ids)
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return ", ".join(listed[:_NAMED]) + more
+
+
+def opens(slots: Slots, key_id: str, keys: MasterKeys, *, data_key: bytes, shred_key: bytes, backup_id: UUID) -> bool:
+    """Whether the slot of that id alone gives this very data key."""
+    try:
+        only = MasterKeys({key_id: keys[key_id]})
+        found = unwrap({key_id: slots[key_id]}, only, shred_key=shred_key, backup_id=backup_id)
+    except (KeyError, BackupKeyMissing):
+        return False
+    return hmac.compare_digest(found, data_key)
+
+
+def read_slots(raw: bytes, backup_id: UUID) -> Slots:
+    """The slots of slots.json, in its order. Raises BackupDamaged."""
     try:
         data: Any = json.loads(raw.decode())
-        if data["version"] != SLOTS_VERSION or data["backup_id"] != str(backup_id):
-            raise _damaged("is of another version or backup")
-        slots = {slot["key_id"]: base64.b64decode(slot["wrapped"], validate=True) for slot in data["slots"]}
+        version = data["version"]
+        if type(version) is int and version != SLOTS_VERSION:
+            raise _damaged(f"is of version {version}; this program reads {SLOTS_VERSION}")
+        if type(version) is not int or data["backup_id"] != str(backup_id):
+            raise _damaged("is that of another backup, or says no version")
+        pairs = [(slot["key_id"], base64.b64decode(slot["wrapped"], validate=True)) for slot in data["slots"]]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _damaged("cannot be read") from error
-    if not slots or not all(_is_slot(*slot) for slot in slots.items()):
+    if not pairs or not all(_is_slot(*pair) for pair in pairs):
         raise _damaged("holds a malformed slot, or none")
+    slots = dict(pairs)
+    if len(slots) != len(pairs):
+        raise _damaged("names a key twice")
     return slots
 
 
 def _is_slot(key_id: object, wrapped: bytes) -> bool:
-    return isinstance(key_id, str) and bool(_KEY_ID.fullmatch(key_id)) and len(wrapped) == _WRAPPED_SIZE
+    return isinstance(key_id, str) and bool(KEY_ID.fullmatch(key_id)) and len(wrapped) == _WRAPPED_SIZE
 
 
 def _damaged(what: str) -> BackupDamaged:

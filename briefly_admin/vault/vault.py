@@ -10,12 +10,30 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from uuid import UUID
 
-from briefly_admin.domain.errors import BackupDamaged, BackupExpired, NotFound, Unavailable
+from briefly_admin.domain.errors import (
+    BackupDamaged,
+    BackupError,
+    BackupExpired,
+    BackupKeyMissing,
+    NotFound,
+    Unavailable,
+)
 from briefly_admin.domain.manifest import Manifest, StreamManifest
 from briefly_admin.domain.ports import BlobStore, StopSignal
 from briefly_admin.vault import layout
 from briefly_admin.vault.compression import LEVEL, decompress
-from briefly_admin.vault.keys import KEY_SIZE, MAX_SLOTS_SIZE, MasterKeys, make_slots, open_slots
+from briefly_admin.vault.keys import (
+    KEY_SIZE,
+    MAX_SLOTS_SIZE,
+    MasterKeys,
+    Slots,
+    make_slots,
+    opens,
+    read_slots,
+    sealing_slot,
+    unwrap,
+    write_slots,
+)
 from briefly_admin.vault.manifest import fetch, fetch_manifest, open_manifest
 from briefly_admin.vault.seal import KIND_TABLE, StreamName, damaged, unseal
 from briefly_admin.vault.verify import (
@@ -61,8 +79,7 @@ class Vault:
         Raises Unavailable where this worker's store does not hold it, BackupKeyMissing, BackupDamaged, BackupExpired.
         """
         self.require_seen(backup_id)
-        slots = fetch(self.store, layout.slots_key(backup_id), limit=MAX_SLOTS_SIZE, what="slots.json")
-        data_key = open_slots(slots, self.keys, shred_key=shred_key, backup_id=backup_id)
+        data_key = self._data_key(backup_id, shred_key)
         return self._writer(backup_id, data_key, shred_key)
 
     def require_seen(self, backup_id: UUID) -> None:
@@ -94,13 +111,90 @@ class Vault:
         if not shred_key:
             raise BackupExpired("The backup was shredded: nobody can read it any more.", remedy="Use another backup.")
         sealed = fetch_manifest(self.store, backup_id, expected_sha256=expected_manifest_sha256)
-        slots = fetch(self.store, layout.slots_key(backup_id), limit=MAX_SLOTS_SIZE, what="slots.json")
-        data_key = open_slots(slots, self.keys, shred_key=shred_key, backup_id=backup_id)
+        data_key = self._data_key(backup_id, shred_key)
         return BackupReader(self.store, open_manifest(sealed, data_key=data_key, backup_id=backup_id), data_key)
+
+    def slot_ids(self, backup_id: UUID) -> tuple[str, ...]:
+        """The ids of the master keys whose slots the backup has. Raises BackupDamaged, Unavailable."""
+        return tuple(self._slots(backup_id))
+
+    def require_opened_by(self, backup_id: UUID, shred_key: bytes) -> None:
+        """Raises BackupKeyMissing, BackupDamaged, BackupExpired unless shred key and master keys open the slots."""
+        self._data_key(backup_id, shred_key)
+
+    def rotate(self, backup_id: UUID, shred_key: bytes) -> bool:
+        """Leave the sealing key's slot alone, whatever slots there are; True if anything was changed.
+
+        Data is not rewritten. At every instant slots.json is whole and a slot in it opens; what was interrupted
+        anywhere goes on when it is called again. Raises BackupKeyMissing, BackupDamaged, BackupExpired, Unavailable,
+        NotFound if the slots were deleted meanwhile (they do not come back).
+        """
+        added = self.add_slot(backup_id, shred_key)
+        return self.drop_slots(backup_id, shred_key) or added
+
+    def add_slot(self, backup_id: UUID, shred_key: bytes) -> bool:
+        """The first half of `rotate`: add the sealing key's slot and see that it opens; False if it stood there."""
+        slots, data_key = self._opened(backup_id, shred_key)
+        if self._seals(slots, backup_id, shred_key, data_key):
+            return False
+        new = sealing_slot(self.keys, data_key=data_key, shred_key=shred_key, backup_id=backup_id)
+        self._replace_slots(new | {key_id: slot for key_id, slot in slots.items() if key_id not in new},
+                            backup_id, shred_key, data_key)  # fmt: skip
+        return True
+
+    def drop_slots(self, backup_id: UUID, shred_key: bytes) -> bool:
+        """The second half of `rotate`: drop all slots but the sealing key's, which must open; False if it is alone."""
+        slots, data_key = self._opened(backup_id, shred_key)
+        sealing = self.keys.sealing_id
+        if not self._seals(slots, backup_id, shred_key, data_key):
+            raise BackupKeyMissing(
+                f"The backup has no slot of the key {sealing}, which seals.", remedy="Add it first: rotate the keys."
+            )
+        if len(slots) == 1:
+            return False
+        self._replace_slots({sealing: slots[sealing]}, backup_id, shred_key, data_key)
+        return True
+
+    def _replace_slots(self, slots: Slots, backup_id: UUID, shred_key: bytes, data_key: bytes) -> None:
+        """Put them in the place of the others and read them back. Raises BackupDamaged if they are not what was put."""
+        raw = write_slots(slots, backup_id)
+        if len(raw) > MAX_SLOTS_SIZE:
+            raise BackupError(
+                f"slots.json would have {len(raw)} bytes; {MAX_SLOTS_SIZE} is the most.",
+                remedy="Use another copy of the backup: no program of ours writes so many slots.",
+            )
+        self.store.replace(layout.slots_key(backup_id), raw)
+        found = self._slots(backup_id)
+        if found != slots or not self._seals(found, backup_id, shred_key, data_key):
+            what = "slots.json is not what was written just now"
+            raise BackupDamaged(
+                f"The backup store does not keep what it is given: {what}.", damages=[what],
+                remedy="Keep all keys in BACKUP_KEYS, and look after the store.",
+            )  # fmt: skip
+
+    def _seals(self, slots: Slots, backup_id: UUID, shred_key: bytes, data_key: bytes) -> bool:
+        """Whether the sealing key's own slot gives the data key."""
+        sealing = self.keys.sealing_id
+        return opens(slots, sealing, self.keys, data_key=data_key, shred_key=shred_key, backup_id=backup_id)
+
+    def _opened(self, backup_id: UUID, shred_key: bytes) -> tuple[Slots, bytes]:
+        slots = self._slots(backup_id)
+        return slots, unwrap(slots, self.keys, shred_key=shred_key, backup_id=backup_id)
+
+    def _data_key(self, backup_id: UUID, shred_key: bytes) -> bytes:
+        return self._opened(backup_id, shred_key)[1]
+
+    def _slots(self, backup_id: UUID) -> Slots:
+        raw = fetch(self.store, layout.slots_key(backup_id), limit=MAX_SLOTS_SIZE, what="slots.json")
+        return read_slots(raw, backup_id)
 
     def destroy(self, backup_id: UUID) -> None:
         """Delete all of a backup, slots first; safe to repeat. Delete the shred key before. Raises Unavailable."""
         destroy(self.store, backup_id)
+
+    def keep(self, backup_id: UUID, seconds: float | None) -> None:
+        """Have the store keep all of a backup at least so long from now, None for ever. Raises Unavailable."""
+        self.store.keep(layout.prefix(backup_id), seconds)
 
     def sweep_orphans(self, known_ids: Collection[UUID]) -> list[UUID]:
         """Destroy what crashes left: backups without a manifest that are not among `known_ids`; their ids.
