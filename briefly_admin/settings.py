@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from briefly_admin.domain.config import AUTO, BatchSize
 from briefly_admin.domain.errors import SettingError
-from briefly_admin.embedded.home import read_addresses, secret_of_home
+from briefly_admin.embedded.home import read_addresses, read_private, secret_of_home
 from briefly_admin.vault.keys import MasterKeys
 
 KEY_BYTES = 32
@@ -149,6 +149,28 @@ def load(environ: Mapping[str, str], *, embedded: Mapping[str, str] | None = Non
         admin_email=read.email("ADMIN_EMAIL"),
         admin_password=read.password("ADMIN_PASSWORD"),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaultSettings:
+    """What opening a backup takes where there is nothing but its store: no database, no queue."""
+
+    backup_store_url: str = field(repr=False)
+    backup_keys: tuple[tuple[str, bytes], ...] = field(repr=False)
+
+
+def vault_settings(environ: Mapping[str, str]) -> VaultSettings:
+    """The store and the keys alone; where they are not set, those of the home. Makes nothing. Raises SettingError."""
+    home, name = home_of(environ), "BACKUP_KEYS"
+    read = _Reader(environ)
+    try:
+        keys = read.text(name) or read_private(home / name.lower())
+    except (OSError, ValueError) as error:
+        raise SettingError(name, f"is not set, and {home / name.lower()} cannot be read.") from error
+    if not keys:
+        remedy = "Set it to the keys that sealed the backup, id:base64,id:base64."
+        raise SettingError(name, f"is not set, and {home} keeps none.", remedy=remedy)
+    return VaultSettings(backup_store_url=read.store(home), backup_keys=tuple(MasterKeys.parse(keys.strip()).items()))
 
 
 def _refuse_rest_interface(environ: Mapping[str, str]) -> None:
