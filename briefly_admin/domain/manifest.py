@@ -6,113 +6,33 @@ Canonical JSON: UTF-8, keys sorted, no white space, integers alone (no fractions
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
-from typing import Any, Final, Self, TypeVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Self
 from uuid import UUID
 
+from briefly_admin.domain.canonical import JsonObject, canonical, damaged
 from briefly_admin.domain.digest import TableDigest
-from briefly_admin.domain.errors import BackupDamaged, BackupError
+from briefly_admin.domain.errors import BackupError
+from briefly_admin.domain.manifest_schema import (
+    ColumnManifest,
+    FieldManifest,
+    ForeignKeyManifest,
+    SchemaChangeRecord,
+    SequenceManifest,
+    TypeManifest,
+    check_types,
+    once,
+)
+
+__all__ = [
+    "FORMAT_VERSION", "READ_VERSIONS", "ColumnManifest", "FieldManifest", "ForeignKeyManifest", "Manifest",
+    "SchemaChangeRecord", "SequenceManifest", "StreamManifest", "TableManifest", "TypeManifest", "table_hash", "titles",
+]  # fmt: skip
 
 FORMAT_VERSION: Final = 1
 READ_VERSIONS: Final = (1,)
-
-_MIN_INTEGER: Final = -(1 << 63)
-_MAX_INTEGER: Final = (1 << 63) - 1
-_HEX: Final = re.compile(r"[0-9a-f]{64}")
-_T = TypeVar("_T")
-
-
-def _damaged(path: str, what: str) -> BackupDamaged:
-    return BackupDamaged(f"The backup's manifest is damaged: {path} {what}.", remedy="Use another backup.")
-
-
-class _Object:
-    """One JSON object, read field by field; every surprise is BackupDamaged with the path to it."""
-
-    def __init__(self, data: Any, path: str, kind: type) -> None:
-        self.path = path
-        if not isinstance(data, dict):
-            raise _damaged(path, "is not an object")
-        self._data: dict[str, Any] = data
-        surprises = sorted({each.name for each in fields(kind)} ^ data.keys())
-        if surprises:
-            raise _damaged(path, f"has missing or unknown fields ({', '.join(surprises)})")
-
-    def _get(self, name: str, kind: type[_T]) -> _T:
-        value = self._data[name]
-        if type(value) is not kind:  # bool is an int, and must not pass for one
-            raise _damaged(f"{self.path}.{name}", f"is not {kind.__name__}")
-        return value
-
-    def text(self, name: str) -> str:
-        return self._get(name, str)
-
-    def flag(self, name: str) -> bool:
-        return self._get(name, bool)
-
-    def integer(self, name: str, *, least: int = 0) -> int:
-        value = self._get(name, int)
-        if not least <= value <= _MAX_INTEGER:
-            raise _damaged(f"{self.path}.{name}", "is out of range")
-        return value
-
-    def sha256(self, name: str) -> str:
-        value = self._get(name, str)
-        if not _HEX.fullmatch(value):
-            raise _damaged(f"{self.path}.{name}", "is not a SHA-256 in hexadecimal")
-        return value
-
-    def items(self, name: str) -> list[tuple[Any, str]]:
-        return [(item, f"{self.path}.{name}[{i}]") for i, item in enumerate(self._get(name, list))]
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        for item, path in self.items(name):
-            if type(item) is not str:
-                raise _damaged(path, "is not str")
-        return tuple(self._get(name, list))
-
-    def mapping(self, name: str) -> dict[str, str]:
-        found = self._get(name, dict)
-        for key, value in found.items():
-            if type(value) is not str:
-                raise _damaged(f"{self.path}.{name}.{key}", "is not str")
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnManifest:
-    """A column as the catalog had it; `type` is the type's qualified name, `typmod` that of pg_attribute.
-
-    `generated` is '' or 's' or 'v', `identity` '' or 'a' or 'd', `collation` a qualified name or ''; `binary` False
-    means that its type has no binary form, and that the streams hold it as text.
-    """
-
-    name: str
-    type: str
-    typmod: int = -1
-    nullable: bool = True
-    generated: str = ""
-    identity: str = ""
-    collation: str = ""
-    binary: bool = True
-
-    @classmethod
-    def from_json(cls, data: Any, path: str) -> Self:
-        """Raises BackupDamaged."""
-        read = _Object(data, path, cls)
-        return cls(
-            name=read.text("name"),
-            type=read.text("type"),
-            typmod=read.integer("typmod", least=-1),
-            nullable=read.flag("nullable"),
-            generated=read.text("generated"),
-            identity=read.text("identity"),
-            collation=read.text("collation"),
-            binary=read.flag("binary"),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +54,7 @@ class StreamManifest:
     @classmethod
     def from_json(cls, data: Any, path: str) -> Self:
         """Raises BackupDamaged."""
-        read = _Object(data, path, cls)
+        read = JsonObject(data, path, cls)
         return cls(
             number=read.integer("number", least=1),
             ctid_from=read.text("ctid_from"),
@@ -173,6 +93,7 @@ class TableManifest:
     hash: str
     digest: TableDigest
     streams: tuple[StreamManifest, ...]
+    foreign_keys: tuple[ForeignKeyManifest, ...] = ()
 
     @property
     def label(self) -> str:
@@ -188,11 +109,11 @@ class TableManifest:
     @classmethod
     def from_json(cls, data: Any, path: str) -> Self:
         """Raises BackupDamaged."""
-        read = _Object(data, path, cls)
+        read = JsonObject(data, path, cls)
         try:
             digest = TableDigest.parse(read.text("digest"))
         except ValueError as error:
-            raise _damaged(f"{path}.digest", "is not a digest") from error
+            raise damaged(f"{path}.digest", "is not a digest") from error
         table = cls(
             schema=read.text("schema"),
             name=read.text("name"),
@@ -202,55 +123,23 @@ class TableManifest:
             hash=read.sha256("hash"),
             digest=digest,
             streams=tuple(StreamManifest.from_json(*item) for item in read.items("streams")),
+            foreign_keys=tuple(ForeignKeyManifest.from_json(*item) for item in read.items("foreign_keys")),
         )
         table._check(path)
         return table
 
     def _check(self, path: str) -> None:
         names = [column.name for column in self.columns]
-        if len(set(names)) != len(names) or not set(self.key) <= set(names):
-            raise _damaged(path, "names a column twice, or a key column that it does not have")
+        once(names, path, "a column")
+        once(self.key, path, "a key column")
+        once([key.name for key in self.foreign_keys], path, "a foreign key")
+        for columns in (self.key, *(key.columns for key in self.foreign_keys)):
+            if not set(columns) <= set(names):
+                raise damaged(path, "has a key of columns that it does not have")
         if self.rows != sum(stream.rows for stream in self.streams) or self.rows != self.digest.count:
-            raise _damaged(f"{path}.rows", "is not the sum of its streams' rows, or not the digest's count")
+            raise damaged(f"{path}.rows", "is not the sum of its streams' rows, or not the digest's count")
         if self.hash != table_hash(self.streams):
-            raise _damaged(f"{path}.hash", "is not that of its streams")
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceManifest:
-    """Where a sequence stood."""
-
-    schema: str
-    name: str
-    last_value: int
-    is_called: bool
-
-    @classmethod
-    def from_json(cls, data: Any, path: str) -> Self:
-        """Raises BackupDamaged."""
-        read = _Object(data, path, cls)
-        return cls(
-            schema=read.text("schema"),
-            name=read.text("name"),
-            last_value=read.integer("last_value", least=_MIN_INTEGER),
-            is_called=read.flag("is_called"),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class SchemaChangeRecord:
-    """A schema change that the plan makes, and the statement that takes it back."""
-
-    table: str
-    what: str
-    sql: str
-    inverse: str
-
-    @classmethod
-    def from_json(cls, data: Any, path: str) -> Self:
-        """Raises BackupDamaged."""
-        read = _Object(data, path, cls)
-        return cls(table=read.text("table"), what=read.text("what"), sql=read.text("sql"), inverse=read.text("inverse"))
+            raise damaged(f"{path}.hash", "is not that of its streams")
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +159,8 @@ class Manifest:
     sequences: tuple[SequenceManifest, ...]
     schema_fingerprint: str
     schema_changes: tuple[SchemaChangeRecord, ...]
+    types: tuple[TypeManifest, ...] = ()
+    """Those outside pg_catalog that the columns use; each stands behind those that it is made of."""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -298,9 +189,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
-        return json.dumps(
-            _plain(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        ).encode()
+        return canonical(self)
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
@@ -308,7 +197,7 @@ class Manifest:
         try:
             data = json.loads(raw.decode())
         except (ValueError, RecursionError) as error:
-            raise _damaged("it", "is not JSON") from error
+            raise damaged("it", "is not JSON") from error
         version = data.get("format_version") if isinstance(data, dict) else None
         if type(version) is int and version not in READ_VERSIONS:
             raise BackupError(
@@ -317,17 +206,17 @@ class Manifest:
             )
         manifest = cls._from_json(data)
         if manifest.to_bytes() != raw:
-            raise _damaged("it", "is not canonical JSON")
+            raise damaged("it", "is not canonical JSON")
         return manifest
 
     @classmethod
     def _from_json(cls, data: Any) -> Self:
-        read = _Object(data, "manifest", cls)
+        read = JsonObject(data, "manifest", cls)
         try:
             backup_id = UUID(read.text("backup_id"))
             created_at = datetime.fromisoformat(read.text("created_at"))
         except ValueError as error:
-            raise _damaged("manifest", "has a malformed id or time") from error
+            raise damaged("manifest", "has a malformed id or time") from error
         manifest = cls(
             backup_id=backup_id,
             created_at=created_at,
@@ -342,24 +231,19 @@ class Manifest:
             sequences=tuple(SequenceManifest.from_json(*item) for item in read.items("sequences")),
             schema_fingerprint=read.text("schema_fingerprint"),
             schema_changes=tuple(SchemaChangeRecord.from_json(*item) for item in read.items("schema_changes")),
+            types=tuple(TypeManifest.from_json(*item) for item in read.items("types")),
             format_version=read.integer("format_version", least=1),
         )
-        numbers = [stream.number for stream in manifest.streams]
-        if len(set(numbers)) != len(numbers):
-            raise _damaged("manifest", "names a stream twice")
+        manifest._check()
         return manifest
 
-
-def _plain(value: Any) -> Any:
-    """A dataclass, and what it holds, as plain JSON values."""
-    if isinstance(value, UUID | TableDigest):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds")
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
-    return value
+    def _check(self) -> None:
+        once([stream.number for stream in self.streams], "manifest", "a stream")
+        once([(table.schema, table.name) for table in self.tables], "manifest", "a table")
+        once([(sequence.schema, sequence.name) for sequence in self.sequences], "manifest", "a sequence")
+        check_types(self.types, [])
+        for table in self.tables:
+            for key in table.foreign_keys:
+                parent = self.table(key.schema, key.table)
+                if parent and not set(key.references) <= {column.name for column in parent.columns}:
+                    raise damaged(table.label, f"has the foreign key {key.name} to columns that are not there")

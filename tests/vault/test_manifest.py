@@ -86,7 +86,7 @@ def test_what_is_no_canonical_manifest_is_damage(raw: bytes) -> None:
         (lambda m: m["tables"][0].update(digest="3:00"), "digest is not a digest"),
         (lambda m: m["tables"][0].update(digest="4:" + "0" * 64), "digest's count"),
         (lambda m: m["tables"][0].update(hash="00" * 32), "hash is not that of its streams"),
-        (lambda m: m["tables"][0].update(key=["none"]), "key column that it does not have"),
+        (lambda m: m["tables"][0].update(key=["none"]), "key of columns that it does not have"),
         (lambda m: m["tables"][0].update(key=[7]), r"key\[0\] is not str"),
         (lambda m: m["tables"][0]["columns"].append(m["tables"][0]["columns"][0]), "names a column twice"),
         (lambda m: m["tables"][0]["columns"][0].update(nullable=1), r"columns\[0\].nullable is not bool"),
