@@ -14,7 +14,7 @@ from briefly_admin.domain.partitions import Count
 from briefly_admin.engine.batching import Claim
 from briefly_admin.engine.context import QuarantinedRow
 from briefly_admin.engine.fence import TAKEOVER_PATIENCE, fenced
-from briefly_admin.engine.target import Connection
+from briefly_admin.engine.target import Connection, server_cursor
 
 _PLACE: Final = 'run_id = %(run)s AND "table" = %(table)s AND partition = %(partition)s'
 _INSERT: Final = """
@@ -145,7 +145,6 @@ def counts(connection: Connection, run_id: UUID) -> dict[tuple[str, int], Count]
 
 def quarantined_rows(connection: Connection, run_id: UUID) -> Iterator[QuarantinedRow]:
     """The run's quarantine, by table and key, in chunks from the server."""
-    with connection.transaction(), connection.cursor("quarantine") as cursor:
-        cursor.itersize = 2000
+    with connection.transaction(), server_cursor(connection, "quarantine", chunk=2000) as cursor:
         for table, key, cause, message, sqlstate, constraint in cursor.execute(_QUARANTINE, (run_id,)):
             yield QuarantinedRow(table, tuple(key), cause, message, sqlstate, constraint)

@@ -24,7 +24,7 @@ from briefly_admin.engine.repairs import CompiledRepairs, as_stored, compile_rep
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step, share
 from briefly_admin.engine.staged import StagedTable
 from briefly_admin.engine.tally import Tally
-from briefly_admin.engine.target import Connection
+from briefly_admin.engine.target import Connection, server_cursor
 from briefly_admin.plans.base import Repair, Table
 from briefly_admin.vault.digest import SendColumn, row_bytes_sql
 
@@ -131,11 +131,10 @@ class _Explainer:
 
     def _compare(self, table: Table, bounds: Mapping[str, Any], alone: set[tuple[str, ...]]) -> Unexplained:
         found = Unexplained()
-        with self._connection.transaction(), self._connection.cursor(name="unexplained") as cursor:
+        with self._connection.transaction(), server_cursor(self._connection, "unexplained", chunk=_CHUNK) as cursor:
             # One session joins whole tables; and all of the answer is wanted, not its first rows soon.
             self._connection.execute("SET LOCAL work_mem TO '32MB'")
             self._connection.execute("SET LOCAL cursor_tuple_fraction TO 1")
-            cursor.itersize = _CHUNK
             for kind, untouched, key in cursor.execute(self._query(table, bounds, alone=bool(alone))):
                 if untouched and tuple(key) in alone:
                     continue

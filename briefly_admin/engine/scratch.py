@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg import errors, sql
 
 from briefly_admin.domain.errors import Unavailable
-from briefly_admin.engine.target import Connection
+from briefly_admin.engine.target import Connection, server_cursor
 
 MARKS: Final = "marks"
 """The logged table: what was done in the schema as a whole, each with its result (JSON)."""
@@ -134,8 +134,7 @@ def parts(connection: Connection, schema: str, begins: str) -> Iterator[tuple[st
     query = sql.SQL("SELECT what, result FROM {} WHERE starts_with(what, {})").format(
         sql.Identifier(schema, PARTS), sql.Literal(begins)
     )
-    with connection.transaction(), connection.cursor(name="parts") as cursor:
-        cursor.itersize = 10
+    with connection.transaction(), server_cursor(connection, "parts", chunk=10) as cursor:
         for what, result in cursor.execute(query):
             yield what, dict(result)
 

@@ -17,6 +17,7 @@ from briefly_admin.engine.fence import fenced
 from briefly_admin.engine.mover import Line, refuse
 from briefly_admin.engine.repairs import changed, compile_repairs
 from briefly_admin.engine.retry import Patience, Verdict, classify, describe
+from briefly_admin.engine.target import server_cursor
 
 _PASSES = 3
 """Under constant traffic some row is always new; constraints that stand already keep the rest out."""
@@ -44,7 +45,11 @@ def _keys(context: RunContext, work: Work) -> Iterator[Sequence[Sequence[str]]]:
         work.key_texts("t"), work.known.identifier, repairs.joins, changed(repairs.values, "t", work.known),
         quarantined(context.run_id, work),
     )  # fmt: skip
-    with context.target.session(bulk=True) as reader, reader.transaction(), reader.cursor("sweep") as cursor:
+    with (
+        context.target.session(bulk=True) as reader,
+        reader.transaction(),
+        server_cursor(reader, "sweep", chunk=_CHUNK) as cursor,
+    ):
         cursor.execute(query)
         while rows := cursor.fetchmany(_CHUNK):
             context.check_stop()

@@ -96,6 +96,24 @@ class Target:
         return f"{self.parts['host']}/{self.parts['dbname']}"
 
 
+@contextmanager
+def server_cursor(connection: Connection, name: str, *, chunk: int) -> Iterator[psycopg.ServerCursor[tuple[Any, ...]]]:
+    """A cursor of the server's, fetched `chunk` rows at a time; closed at the end, whatever became of its session.
+
+    psycopg's own `with` leaves it open where the server refuses CLOSE, because it had ended the session just before.
+    """
+    cursor = connection.cursor(name=name)
+    try:
+        cursor.itersize = chunk
+        yield cursor
+    finally:
+        try:
+            cursor.close()
+        except psycopg.Error:
+            cursor.close()  # knows by now that there is nothing to be asked of the server
+            raise
+
+
 def safe_message(error: psycopg.Error) -> str:
     """What may be shown of a database error: SQLSTATE, its name and the constraint; never values of the data."""
     if error.sqlstate is None:

@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 
 from briefly_admin.domain.errors import RunFailed, Stopped, Unavailable
 from briefly_admin.domain.ports import StopSignal
-from briefly_admin.engine.target import Connection, safe_message
+from briefly_admin.engine.target import Connection, safe_message, server_cursor
 
 _POLL_SECONDS: Final = 0.5
 _TRANSACTION_TIMEOUT: Final = 170_000
@@ -62,8 +62,7 @@ class Reading:
 
     def stream(self, query: sql.Composable) -> Iterator[tuple[Any, ...]]:
         """The rows of a query that may give many, a chunk at a time."""
-        with self.connection.cursor(name="briefly_validate") as cursor:
-            cursor.itersize = _CHUNK
+        with server_cursor(self.connection, "briefly_validate", chunk=_CHUNK) as cursor:
             cursor.execute(sql.Composed([query]))
             yield from cursor
 
