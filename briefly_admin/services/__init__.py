@@ -14,6 +14,7 @@ from briefly_admin.services.checks import CheckService
 from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.services.findings import FindingService
 from briefly_admin.services.helping import HelpService
+from briefly_admin.services.keys import KeyService
 from briefly_admin.services.leading import LeadService
 from briefly_admin.services.overview import OverviewService
 from briefly_admin.services.reading import Reader
@@ -33,6 +34,7 @@ class Services:
 
     runs: RunService
     backups: BackupService
+    keys: KeyService
     findings: FindingService
     audit: AuditService
     admins: AdminService
@@ -72,20 +74,22 @@ def assemble(
     throttle = Throttle(database, now)
     reader = Reader(servers, config, now)
     backups = BackupService(servers, audit, reader, now)
+    runs = RunService(servers, config, audit, reader, now)
     checks = CheckService(servers, config, audit, now)
     return Services(
-        runs=RunService(servers, config, audit, reader, now),
+        runs=runs,
         backups=backups,
+        keys=KeyService(servers, audit, reader, now),
         findings=FindingService(database),
         audit=audit,
         admins=AdminService(database, audit, throttle, now),
         sessions=SessionService(database, audit, throttle, now),
         tokens=TokenService(database, audit, now),
         checks=checks,
-        overview=OverviewService(servers, reader, checks, now),
+        overview=OverviewService(servers, config, reader, checks, now),
         leading=LeadService(servers, config, audit, reader, now, engine),
         helping=HelpService(servers, config, audit, assist),
-        sweeping=SweepService(servers, config, audit, backups, now),
+        sweeping=SweepService(servers, config, audit, backups, runs, now),
         sampledata=SampleDataService(servers.target, servers.plan, audit),
         queue=servers.queue,
         servers=servers,

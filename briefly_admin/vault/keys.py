@@ -28,7 +28,7 @@ MAX_SLOTS_SIZE: Final = 1 << 16
 """Bytes of slots.json that a reader takes at most."""
 
 _NAMED: Final = 8
-"""Key ids that a message names at most."""
+"""Names that a message lists at most."""
 _WRAPPED_SIZE: Final = KEY_SIZE + 8
 _SETTING: Final = "BACKUP_KEYS"
 _REMEDY: Final = "Write it as id:base64,id:base64 with 32 random bytes each; `openssl rand -base64 32` makes them."
@@ -140,9 +140,9 @@ def unwrap(slots: Slots, keys: MasterKeys, *, shred_key: bytes, backup_id: UUID)
     )
 
 
-def named(key_ids: Collection[str]) -> str:
-    """The ids for a message: the first ones of many."""
-    listed = list(key_ids)
+def named(names: Collection[str]) -> str:
+    """Key ids, or other names, for a message: the first ones of many."""
+    listed = list(names)
     more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
     return ", ".join(listed[:_NAMED]) + more
 
