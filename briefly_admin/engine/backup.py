@@ -36,7 +36,9 @@ from briefly_admin.engine.snapshot import (
     server_facts,
     translated,
 )
+from briefly_admin.vault.layout import manifest_key
 from briefly_admin.vault.vault import BackupWriter
+from briefly_admin.vault.verify import all_objects_of
 
 _LOOK_EVERY: Final = 256
 """Blocks of COPY between two looks at the stop signal and the clock."""
@@ -57,6 +59,7 @@ def run(context: RunContext, *, stream_bytes: int = STREAM_BYTES, proof_bytes: i
         manifest = _write(context, writer, stream_bytes)
         sha256 = writer.finish(manifest)
         prove_written(context, manifest, sha256, proof_bytes=proof_bytes)
+        manifest_size = context.vault.store.size(manifest_key(backup_id))
     except BaseException:
         _give_up(context, writer, backup_id)
         raise
@@ -64,9 +67,11 @@ def run(context: RunContext, *, stream_bytes: int = STREAM_BYTES, proof_bytes: i
         {"table": title, "rows": t.rows, "bytes": sum(s.sealed_size for s in t.streams), "digest": str(t.digest)}
         for title, t in manifest.by_title.items()
     ]
+    objects = all_objects_of(manifest, manifest_size=manifest_size, manifest_sha256=sha256)
     context.journal.backup_proven(
-        backup_id, manifest_sha256=sha256, tables=tables, rows=manifest.rows, size=manifest.sealed_size
-    )
+        backup_id, manifest_sha256=sha256, tables=tables, rows=manifest.rows, size=manifest.sealed_size,
+        objects=[asdict(each) for each in objects], seconds=round(context.monotonic() - began, 3),
+    )  # fmt: skip
     if context.kind is RunKind.BACKUP:
         context.journal.totals(manifest.rows, manifest.rows)
     return {

@@ -66,9 +66,9 @@ class Journal(Protocol):
 
     def backup_proven(
         self, backup_id: UUID, *, manifest_sha256: str, tables: Sequence[Mapping[str, Any]], rows: int, size: int,
-        objects: Sequence[Mapping[str, Any]] = (),
+        objects: Sequence[Mapping[str, Any]] = (), seconds: float = 0.0,
     ) -> None:  # fmt: skip
-        """The backup is whole and proven (L1); it is now the run's backup.
+        """The backup is whole and proven (L1), in so many seconds; it is now the run's backup.
 
         `tables`: [{table, rows, bytes}]; `objects`: [{key, size, sha256, table, stream}], what L0 compares with the
         store later on, without a key.

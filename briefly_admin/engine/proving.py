@@ -11,7 +11,7 @@ from briefly_admin.domain.errors import BackupDamaged
 from briefly_admin.domain.manifest import Manifest
 from briefly_admin.domain.partitions import Claimed, Count, Partition, PartitionState, PartitionView
 from briefly_admin.domain.progress import Progress, TableProgress
-from briefly_admin.domain.runs import Phase
+from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step, share
 from briefly_admin.vault.vault import BackupReader
@@ -23,15 +23,19 @@ _READ_BACK: Final = "all tables, read back"
 
 
 def prove(context: RunContext, manifest: Manifest, sha256: str, *, proof_bytes: int = PROOF_BYTES) -> list[Damage]:
-    """L1 of a backup, shared among the workers: open it as a restore would, read every byte; all damage."""
+    """L1 of a backup, shared among the workers: open it as a restore would, read every byte; all damage.
+
+    The backup is the one that the run is writing or, in a verification, any.
+    """
+    step = AGAIN if context.kind is RunKind.VERIFICATION else PROOF
 
     def show(views: Sequence[PartitionView]) -> None:
         done = sum(view.count.done for view in views)
         proven = TableProgress(_READ_BACK, total=manifest.rows, done=min(done, manifest.rows))
-        context.report(Progress(Phase.BACKUP, (proven,), workers=workers_of(views)))
+        context.report(Progress(step.phase, (proven,), workers=workers_of(views)))
 
     shared = {"backup_id": str(manifest.backup_id), "manifest_sha256": sha256}
-    views = share(context, PROOF, _proof_partitions(manifest, proof_bytes), shared, show=show)
+    views = share(context, step, _proof_partitions(manifest, proof_bytes), shared, show=show)
     return judge(manifest, [_verdict(view.result) for view in views])
 
 
@@ -93,9 +97,13 @@ def _verdict(result: Mapping[str, Any]) -> Verdict:
 def _open_proving(context: RunContext, shared: Mapping[str, Any]) -> Iterator[PartitionWorker]:
     backup_id = UUID(shared["backup_id"])
     context.vault.require_seen(backup_id)
-    shred_key = context.journal.writing_keys(backup_id)
+    journal = context.journal
+    verified = context.kind is RunKind.VERIFICATION
+    shred_key = journal.backup_keys(backup_id)[0] if verified else journal.writing_keys(backup_id)
     yield _Prover(context, context.vault.open(backup_id, shred_key, shared["manifest_sha256"])).work
 
 
 PROOF: Final = Step("prove", Phase.BACKUP, _open_proving)
 """Its partitions are some streams each, {"streams": [number…]}; shared: {"backup_id", "manifest_sha256"}."""
+AGAIN: Final = Step("verify-content", Phase.VERIFY, _open_proving)
+"""The same of a backup that was written before."""

@@ -22,6 +22,7 @@ from briefly_admin.vault.digest import RowDigester
 from briefly_admin.vault.seal import KIND_TABLE, StreamName, read_chunks
 
 _READ_SIZE: Final = 1 << 20
+MISSING: Final = "is missing"
 
 
 class Level(IntEnum):
@@ -59,7 +60,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object as it was written: what L0 compares; `table` and `stream` name it in the report."""
+    """An object as it was written: what L0 compares; `table` and `stream` name it in the report.
+
+    Where `sha256` is '' the object may change (slots.json does): it need only be there.
+    """
 
     key: str
     size: int
@@ -80,6 +84,16 @@ def objects_of(manifest: Manifest) -> list[StoredObject]:
         )
         for table in manifest.tables
         for stream in table.streams
+    ]
+
+
+def all_objects_of(manifest: Manifest, *, manifest_size: int, manifest_sha256: str) -> list[StoredObject]:
+    """Every object of a backup: its slots, its sealed manifest, its streams."""
+    backup_id = manifest.backup_id
+    return [
+        StoredObject(layout.slots_key(backup_id), 0, ""),
+        StoredObject(layout.manifest_key(backup_id), manifest_size, manifest_sha256),
+        *objects_of(manifest),
     ]
 
 
@@ -142,14 +156,15 @@ def verify_objects(
 
 
 def _verify_object(store: BlobStore, expected: StoredObject, meter: Meter) -> Iterator[Damage]:
+    place = expected.table or expected.key.rpartition("/")[2]
     try:
         file = store.open(expected.key)
     except NotFound:
-        yield Damage(expected.table, expected.stream, None, "is missing")
+        yield Damage(place, expected.stream, None, MISSING)
         return
     with closing(file):
-        if fault := _Hashing(file, meter).fault(expected):
-            yield Damage(expected.table, expected.stream, None, fault)
+        if expected.sha256 and (fault := _Hashing(file, meter).fault(expected)):
+            yield Damage(place, expected.stream, None, fault)
 
 
 def verify_content(
@@ -226,7 +241,7 @@ class _StreamCheck:
         try:
             file = store.open(expected.key)
         except NotFound:
-            return [self._damage("is missing")]
+            return [self._damage(MISSING)]
         with closing(file):
             hashing = _Hashing(file, meter)
             self._content(hashing)

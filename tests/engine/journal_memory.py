@@ -99,11 +99,11 @@ class MemoryJournal:
 
     def backup_proven(
         self, backup_id: UUID, *, manifest_sha256: str, tables: Sequence[Mapping[str, Any]], rows: int, size: int,
-        objects: Sequence[Mapping[str, Any]] = (),
+        objects: Sequence[Mapping[str, Any]] = (), seconds: float = 0.0,
     ) -> None:  # fmt: skip
         self._write().backups[backup_id].update(
             state="proven", manifest_sha256=manifest_sha256, tables=list(tables), rows=rows, size=size,
-            objects=[dict(each) for each in objects],
+            objects=[dict(each) for each in objects], seconds=seconds,
         )  # fmt: skip
 
     def backup_objects(self, backup_id: UUID) -> Sequence[Mapping[str, Any]]:
