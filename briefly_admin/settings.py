@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -16,6 +16,7 @@ from briefly_admin.domain.config import AUTO, BatchSize
 from briefly_admin.domain.errors import SettingError
 from briefly_admin.embedded.home import read_addresses, read_private, secret_of_home
 from briefly_admin.vault.keys import MasterKeys
+from briefly_admin.vault.stores import check_url
 
 KEY_BYTES = 32
 SHORTEST_SECRET = 16
@@ -47,11 +48,17 @@ class Settings:
     secret_key: str = field(repr=False)
     audit_key: bytes = field(repr=False)
     base_url: str
-    backup_store_url: str
+    backup_store_url: str = field(repr=False)
     backup_keys: tuple[tuple[str, bytes], ...] = field(repr=False)
     """(id, 32 bytes); the first seals, all open."""
     backup_file_shared: bool
     backup_retention_hours: int
+    backup_redis_max_mb: int
+    """What a `redis://` store may hold in all."""
+    drill_every_hours: int | None
+    """None: the clock starts no drills."""
+    drill_database_url: str | None = field(repr=False)
+    """Where drills restore to; None: a scratch schema of the target."""
     migration_batch_size: BatchSize
     migration_max_retries: int
     migration_retry_delay: int
@@ -70,14 +77,10 @@ class Settings:
         return self.app_env == "production"
 
     @property
-    def backup_directory(self) -> Path:
-        """The directory of the `file:` store."""
-        return Path(unquote(urlsplit(self.backup_store_url).path))
-
-    @property
     def store_lasts(self) -> bool:
         """Whether the store is kept: a platform's disk is not, unless BACKUP_FILE_SHARED says that it is."""
-        return self.backup_file_shared or not (self.production or self.on_dyno)
+        on_disk = self.backup_store_url.partition(":")[0].lower() == "file"
+        return not on_disk or self.backup_file_shared or not (self.production or self.on_dyno)
 
     @property
     def bind(self) -> str:
@@ -138,6 +141,9 @@ def load(environ: Mapping[str, str], *, embedded: Mapping[str, str] | None = Non
         backup_keys=read.backup_keys(local),
         backup_file_shared=read.flag("BACKUP_FILE_SHARED"),
         backup_retention_hours=read.whole("BACKUP_RETENTION_HOURS", 24, 1, 87600),
+        backup_redis_max_mb=read.whole("BACKUP_REDIS_MAX_MB", 256, 1, 100_000),
+        drill_every_hours=read.whole("DRILL_EVERY_HOURS", 24, 1, 8760) if read.text("DRILL_EVERY_HOURS") else None,
+        drill_database_url=read.database("DRILL_DATABASE_URL", None) if read.text("DRILL_DATABASE_URL") else None,
         migration_batch_size=read.batch_size(),
         migration_max_retries=read.whole("MIGRATION_MAX_RETRIES", 3, 0, 10),
         migration_retry_delay=read.whole("MIGRATION_RETRY_DELAY", 1000, 0, 60_000),
@@ -294,18 +300,9 @@ class _Reader:
         return given
 
     def store(self, home: Path) -> str:
-        given = self.text("BACKUP_STORE_URL")
-        if given is None:
-            return f"file://{quote(str(home / 'backups'))}"
-        parts = _split("BACKUP_STORE_URL", given)
-        if (
-            parts.scheme != "file"
-            or parts.netloc
-            or not unquote(parts.path).startswith("/")
-            or "\0" in unquote(parts.path)
-        ):
-            raise SettingError("BACKUP_STORE_URL", "must be file:///absolute/directory.")
-        return f"file://{quote(unquote(parts.path))}"
+        given = self.text("BACKUP_STORE_URL") or f"file://{quote(str(home / 'backups'))}"
+        check_url(given)
+        return given
 
     def backup_keys(self, local: Path | None) -> tuple[tuple[str, bytes], ...]:
         """`id:base64,…`; the keys themselves never get into a message."""

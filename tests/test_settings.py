@@ -42,7 +42,7 @@ def test_defaults_are_those_of_the_contract(home: Path) -> None:
     assert (found.backup_retention_hours, found.lease_seconds, found.web_concurrency) == (24, 30, 2)
     assert (found.migration_plan, found.log_level, found.trusted_proxies) == ("unified", "info", 0)
     assert found.source_database_url == found.target_database_url
-    assert found.backup_directory == home / "backups"
+    assert found.backup_store_url == (home / "backups").as_uri()
     assert (found.admin_email, found.admin_password) == (None, None)
     assert found.bind == "127.0.0.1:8000"
     assert found.store_lasts

@@ -37,6 +37,9 @@ def tick(services: Services, redis_url: str, *, purge: bool) -> None:
     clean_registries(redis_url)
     if purge:
         services.sweeping.purge()
+        drill = services.sweeping.drill_if_due()
+        if drill is not None:
+            log.info("drill begun", run_id=drill)
 
 
 def run_clock(services: Services, redis_url: str, *, every: float) -> None:

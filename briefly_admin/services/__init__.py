@@ -74,9 +74,10 @@ def assemble(
     throttle = Throttle(database, now)
     reader = Reader(servers, config, now)
     backups = BackupService(servers, audit, reader, now)
+    runs = RunService(servers, config, audit, reader, now)
     checks = CheckService(servers, config, audit, now)
     return Services(
-        runs=RunService(servers, config, audit, reader, now),
+        runs=runs,
         backups=backups,
         keys=KeyService(servers, audit, reader, now),
         findings=FindingService(database),
@@ -85,10 +86,10 @@ def assemble(
         sessions=SessionService(database, audit, throttle, now),
         tokens=TokenService(database, audit, now),
         checks=checks,
-        overview=OverviewService(servers, reader, checks, now),
+        overview=OverviewService(servers, config, reader, checks, now),
         leading=LeadService(servers, config, audit, reader, now, engine),
         helping=HelpService(servers, config, audit, assist),
-        sweeping=SweepService(servers, config, audit, backups, now),
+        sweeping=SweepService(servers, config, audit, backups, runs, now),
         sampledata=SampleDataService(servers.target, servers.plan, audit),
         queue=servers.queue,
         servers=servers,

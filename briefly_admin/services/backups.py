@@ -1,22 +1,26 @@
-"""Backups as people deal with them: look, verify, keep, delete; the key always goes first."""
+"""Backups as people deal with them: look, keep, delete; the key always goes first."""
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from briefly_admin.domain.errors import BackupDamaged, InvalidRequest, Refused
+from briefly_admin.domain.audit import AuditEvent
+from briefly_admin.domain.errors import Refused, Unavailable
 from briefly_admin.domain.permissions import Actor, Permission
+from briefly_admin.domain.runs import Phase
 from briefly_admin.services.auditing import CLOCK, AuditService, require
 from briefly_admin.services.config import Servers
-from briefly_admin.services.reading import Reader, find_backup, why_not_restorable
-from briefly_admin.services.views import BackupView
-from briefly_admin.store import backups
+from briefly_admin.services.reading import Reader, find_backup
+from briefly_admin.services.views import BackupView, BeyondView, LogLine
+from briefly_admin.store import audit, backups, details
 from briefly_admin.store.database import Connection, Row
-from briefly_admin.vault.verify import Damage, Level
 
-LEVELS: Final = {"L0": Level.OBJECTS, "L1": Level.CONTENT}
 _HELD: Final = ("proven", "damaged")
+_SPARE: Final = timedelta(hours=6)
+"""Longer than a backup's time: the longest run that may still need it, and a clock that stood still."""
+_LINES: Final = 200
 
 
 class BackupService:
@@ -25,6 +29,8 @@ class BackupService:
     def __init__(self, servers: Servers, audit: AuditService, reader: Reader, now: Callable[[], datetime]) -> None:
         self._database = servers.database
         self._vault = servers.vault
+        self._target = servers.target
+        self._plan = servers.plan
         self._audit = audit
         self._reader = reader
         self._now = now
@@ -34,13 +40,34 @@ class BackupService:
         require(actor, Permission.READ)
         with self._database.begin() as connection:
             rows = backups.newest(connection)
-        return tuple(self._reader.backup_with(row, row.run_number) for row in rows)
+            return self._reader.backups(connection, rows)
 
     def get(self, actor: Actor, reference: str) -> BackupView:
         """One by its name or id. Raises NotAllowed, NotFound."""
         require(actor, Permission.READ)
         with self._database.begin() as connection:
             return self._reader.backup(connection, find_backup(connection, reference))
+
+    def log(self, actor: Actor, reference: str) -> tuple[LogLine, ...]:
+        """What happened to it: what its run's log says of it, and every deed since; newest first."""
+        require(actor, Permission.READ)
+        with self._database.begin() as connection:
+            row = find_backup(connection, reference)
+            said = details.log(connection, row.run_id, limit=_LINES) if row.run_id else ()
+            events = audit.newest(connection, limit=_LINES, object_=row.name)
+        lines = [
+            LogLine(line.at, line.level, line.phase, line.message) for line in said if line.phase == Phase.BACKUP
+        ] + [LogLine(event.at, "info", "", _told(event)) for event in events]
+        return tuple(sorted(lines, key=lambda line: line.at, reverse=True))
+
+    def beyond(self, actor: Actor) -> tuple[BeyondView, ...]:
+        """The target's tables beyond the plan. Raises NotAllowed, Unavailable."""
+        require(actor, Permission.BACK_UP)
+        from briefly_admin.engine.beyond import tables_beyond
+
+        with self._target.session() as connection:
+            found = tables_beyond(connection, self._plan)
+        return tuple(BeyondView(f"{t.schema}.{t.name}", t.rows, t.bytes, t.why_not) for t in found)
 
     def pin(self, actor: Actor, reference: str) -> BackupView:
         """Keep it beyond its time. Raises Refused where it has expired."""
@@ -57,7 +84,10 @@ class BackupService:
             if not backups.set_values(connection, row.id, states=_HELD, pinned=pinned):
                 raise Refused(f"{row.name} has expired: there is nothing to keep.", remedy="Take a new backup.")
             self._audit.write(connection, actor, "backup.pin" if pinned else "backup.unpin", row.name)
-            return self._reader.backup(connection, find_backup(connection, str(row.id)))
+            view = self._reader.backup(connection, find_backup(connection, str(row.id)))
+        with suppress(Unavailable):  # the clock tells it again
+            self._keep([view])
+        return view
 
     def delete(self, actor: Actor, reference: str) -> BackupView:
         """Destroy its key, then its bytes. Raises Refused while it is pinned or an unfinished run needs it."""
@@ -65,7 +95,7 @@ class BackupService:
         with self._database.begin() as connection:
             row = find_backup(connection, reference)
             self._require_deletable(connection, row)
-            self._shred(connection, actor, row)
+            self._shred(connection, actor, row, "backup.delete")
         self._destroy([row.id])
         return self.get(actor, str(row.id))
 
@@ -76,10 +106,11 @@ class BackupService:
         if number is not None:
             raise Refused(f"Run {number} is not finished and needs {row.name}.", remedy="Wait for it, or cancel it.")
 
-    def _shred(self, connection: Connection, actor: Actor, row: Row[Any]) -> bool:
+    def _shred(self, connection: Connection, actor: Actor, row: Row[Any], action: str) -> bool:
         shredded = backups.shred(connection, row.id)
         if shredded:
-            self._audit.write(connection, actor, "backup.delete", row.name, {"run": str(row.run_id)})
+            facts = {"run": str(row.run_id), "taken": row.created_at.isoformat(), "rows": row.rows}
+            self._audit.write(connection, actor, action, row.name, facts)
         return shredded
 
     def purge_expired(self, actor: Actor) -> int:
@@ -95,11 +126,12 @@ class BackupService:
         for backup_id in due:
             with self._database.begin() as connection:
                 row = backups.get(connection, backup_id)
-                count += row is not None and self._shred(connection, actor, row)
+                count += row is not None and self._shred(connection, actor, row, "backup.expire")
         with self._database.begin() as connection:
             left = backups.unpurged(connection)
         self._destroy(left)
-        self._sweep_orphans()
+        self._sweep_orphans(actor)
+        self._keep(self.list(actor))
         return count
 
     def _destroy(self, backup_ids: Sequence[UUID]) -> None:
@@ -108,50 +140,25 @@ class BackupService:
             with self._database.begin() as connection:
                 backups.purged(connection, backup_id)
 
-    def _sweep_orphans(self) -> None:
+    def _keep(self, views: Iterable[BackupView]) -> None:
+        """Tell the store for how long: one that forgets by itself must not do so before we do."""
+        for view in views:
+            if view.state in _HELD:
+                ends = None if view.pinned or view.expires_at is None else view.expires_at - self._now() + _SPARE
+                self._vault.keep(UUID(view.id), None if ends is None else max(ends, _SPARE).total_seconds())
+
+    def _sweep_orphans(self, actor: Actor) -> None:
         """What crashes left in the store; not while a run is led, whose backup may not be recorded yet."""
         with self._database.begin() as connection:
             if backups.anything_led(connection):
                 return
             kept = backups.kept_ids(connection)
-        self._vault.sweep_orphans(kept)
+        for backup_id in self._vault.sweep_orphans(kept):
+            self._audit.record(actor, "backup.sweep", str(backup_id))
 
-    def verify(self, actor: Actor, reference: str, level: str = "L1") -> BackupView:
-        """Read it whole (L1), or look whether all objects are there (L0). Raises BackupDamaged, which lists all damage,
-        BackupExpired, BackupKeyMissing, Unavailable.
-        """
-        require(actor, Permission.VERIFY_BACKUP)
-        if level not in LEVELS:
-            text = f"Must be one of: {', '.join(LEVELS)}."
-            raise InvalidRequest(f"There is no level '{level}'.", details={"level": [text]})
-        with self._database.begin() as connection:
-            row = find_backup(connection, reference)
-        if row.shred_key is None:
-            raise Refused(f"{row.name}: {why_not_restorable(row, self._now())}", remedy="Use another backup.")
-        damage = self._damage(row, LEVELS[level])
-        self._tell(actor, row, level, damage)
-        if damage:
-            more = f", and {len(damage) - 1} more" if len(damage) > 1 else ""
-            raise BackupDamaged(
-                f"{row.name} is damaged: {damage[0].rstrip('.')}{more}.",
-                damages=damage, remedy="Take a new backup now; this one cannot be restored.",
-            )  # fmt: skip
-        return self.get(actor, str(row.id))
 
-    def _damage(self, row: Row[Any], level: Level) -> Sequence[str]:
-        try:
-            found: Sequence[Damage] = self._vault.open(row.id, row.shred_key, row.manifest_sha256).verify(level)
-        except BackupDamaged as error:
-            return error.damages or (error.message,)
-        return [str(damage) for damage in found]
-
-    def _tell(self, actor: Actor, row: Row[Any], level: str, damage: Sequence[str]) -> None:
-        values: dict[str, Any] = {"damage": list(damage)}
-        if damage:
-            values["state"] = "damaged"
-        elif level == "L1":
-            values |= {"state": "proven", "proven_at": self._now(), "proven_level": level}
-        with self._database.begin() as connection:
-            backups.set_values(connection, row.id, states=_HELD, **values)
-            facts = {"level": level, "damages": len(damage)}
-            self._audit.write(connection, actor, "backup.verify", row.name, facts)
+def _told(event: AuditEvent) -> str:
+    """An event in words: what was done, by whom, and its facts."""
+    verb = event.action.rpartition(".")[2]
+    facts = ", ".join(f"{name} {value}" for name, value in event.details.items() if value not in {"", None})
+    return f"{verb} by {event.actor}" + (f": {facts}" if facts else "")

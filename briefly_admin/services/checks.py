@@ -3,17 +3,16 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any
 
 from briefly_admin.domain.checks import Check, Colour, worst
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.domain.runs import EXCLUSIVE_KINDS
 from briefly_admin.engine.preflight import PreflightInputs, check_all
+from briefly_admin.services.attention import backup_facts
 from briefly_admin.services.auditing import AuditService, require
 from briefly_admin.services.config import Servers, ServiceConfig
-from briefly_admin.store import backups, checklist, runs
-
-_HOUR: Final = 3600
+from briefly_admin.store import checklist, runs
 
 
 class CheckService:
@@ -53,7 +52,7 @@ class CheckService:
         servers, config = self._servers, self._config
         with servers.database.begin() as connection:
             holder = next((row for row in runs.active(connection) if row.kind in EXCLUSIVE_KINDS), None)
-            newest = next((row for row in backups.newest(connection) if row.state == "proven"), None)
+            facts = backup_facts(connection, config)
         inputs = PreflightInputs(
             plan=servers.plan,
             target=servers.target,
@@ -63,9 +62,7 @@ class CheckService:
             key_sizes={name: len(key) for name, key in servers.vault.keys.items()},
             workers=servers.queue.workers if known is None else lambda: known,
             active_run=f"run {holder.number} ({holder.kind}, {holder.state})" if holder else "",
-            newest_backup=newest.completed_at if newest else None,
-            looks_at_backups=True,
-            retention_hours=round(config.retention.total_seconds() / _HOUR),
+            backups=facts,
             now=self._now,
         )
         return check_all(inputs)

@@ -27,6 +27,8 @@ class ServiceConfig:
     store_lasts: bool = True
     """The `file:` store's disk is kept by the platform."""
     production: bool = False
+    drill_every: timedelta | None = None
+    """How often the clock drills the newest backup; None: never."""
 
 
 class NoQueue:
@@ -59,3 +61,10 @@ class Servers:
     vault: Vault
     plan: Plan
     queue: Queue = field(default_factory=NoQueue)
+    drill_target: Target | None = None
+    """Where drills restore to, if not to the target."""
+
+    @property
+    def drill_place(self) -> Target:
+        """Where drills restore to."""
+        return self.drill_target or self.target

@@ -31,7 +31,10 @@ def run_context(
 ) -> RunContext:  # fmt: skip
     """The run's context for one worker. Raises Refused where plan or target are not what the run began with."""
     plan = _plan(row)
-    _require_same_target(servers, row)
+    kind = RunKind(row.kind)
+    target = servers.drill_place if kind is RunKind.DRILL else servers.target
+    if kind is not RunKind.VERIFICATION:  # which needs the store alone
+        _require_same_target(target, row)
 
     def record(connection: Connection, action: str, object_: str, facts: Mapping[str, Any]) -> None:
         audit.write(connection, WORKER, action, object_, facts)
@@ -41,7 +44,7 @@ def run_context(
         lease=config.lease,
     )  # fmt: skip
     return RunContext(
-        run_id=row.id, attempt=row.attempt, kind=RunKind(row.kind), plan=plan, target=servers.target,
+        run_id=row.id, attempt=row.attempt, kind=kind, plan=plan, target=target,
         vault=servers.vault, journal=journal, report=report, read_config=hold.config, options=row.options,
         should_stop=hold.should_stop, sleep=hold.sleep,
     )  # fmt: skip
@@ -73,9 +76,10 @@ def _identity(target: Target) -> str:
     return identify(target)
 
 
-def _require_same_target(servers: Servers, row: Row[Any]) -> None:
-    if _identity(servers.target) != row.target_id:
+def _require_same_target(target: Target, row: Row[Any]) -> None:
+    if _identity(target) != row.target_id:
+        setting = "DRILL_DATABASE_URL" if RunKind(row.kind) is RunKind.DRILL else "TARGET_DATABASE_URL"
         raise Refused(
-            f"The run was started on {row.target_title}, which is not the target any more.",
-            remedy="Point TARGET_DATABASE_URL back at it, or start a new run.",
+            f"The run was started on {row.target_title}, which is another database now.",
+            remedy=f"Point {setting} back at it, or start a new run.",
         )

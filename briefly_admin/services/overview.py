@@ -1,7 +1,7 @@
 """The first page in one view."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from briefly_admin.domain.checks import Colour, worst
@@ -9,24 +9,27 @@ from briefly_admin.domain.errors import BrieflyError
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.domain.runs import RunState
 from briefly_admin.engine.sizes import sizes
+from briefly_admin.services.attention import backup_facts, of_backups
 from briefly_admin.services.auditing import require
 from briefly_admin.services.checks import CheckService
-from briefly_admin.services.config import Servers
+from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.services.reading import Reader
-from briefly_admin.services.sentences import duration
-from briefly_admin.services.views import Attention, BackupView, OverviewView, RunView
+from briefly_admin.services.views import Attention, OverviewView, RunView
 from briefly_admin.store import backups, details, runs
 
 _RECENT: Final = 8
-_EXPIRES_SOON: Final = timedelta(hours=4)
 _NEEDS_SOMEBODY: Final = frozenset({RunState.FAILED, RunState.PAUSED})
 
 
 class OverviewService:
     """Builds the overview."""
 
-    def __init__(self, servers: Servers, reader: Reader, checks: CheckService, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, servers: Servers, config: ServiceConfig, reader: Reader, checks: CheckService,
+        now: Callable[[], datetime],
+    ) -> None:  # fmt: skip
         self._servers = servers
+        self._config = config
         self._reader = reader
         self._checks = checks
         self._now = now
@@ -37,11 +40,10 @@ class OverviewService:
         with self._servers.database.begin() as connection:
             recent = self._reader.runs(connection, runs.newest(connection, limit=_RECENT), actor)
             active = self._reader.runs(connection, runs.active(connection), actor)
-            kept = tuple(
-                self._reader.backup_with(row, row.run_number) for row in backups.newest(connection, limit=_RECENT)
-            )
+            kept = self._reader.backups(connection, backups.newest(connection, limit=_RECENT))
             quarantined = details.open_quarantine(connection)
             numbers = backups.run_numbers(connection, list(quarantined))
+            facts = backup_facts(connection, self._config)
         cached = self._checks.cached(actor)
         checks = cached[1] if cached else ()
         listed = [
@@ -57,25 +59,11 @@ class OverviewService:
             active=active,
             recent=recent,
             backups=kept,
-            attention=(*listed, *_of_runs(recent), *self._of_backups(kept)),
+            attention=(*listed, *_of_runs(recent), *of_backups(kept, facts, self._now())),
             target_title=self._servers.target.title,
             tables=len(self._servers.plan.tables),
             rows=self._rows(),
         )
-
-    def _of_backups(self, kept: Sequence[BackupView]) -> list[Attention]:
-        now, listed = self._now(), []
-        for backup in kept:
-            if backup.state == "damaged":
-                listed.append(Attention(f"{backup.name} is damaged", "backup", backup.name))
-            elif backup.restorable and not backup.pinned and backup.expires_at is not None:
-                left = backup.expires_at - now
-                if left <= _EXPIRES_SOON:
-                    whose = f"Backup of run {backup.run_number}" if backup.run_number else backup.name
-                    listed.append(
-                        Attention(f"{whose} expires in {duration(left.total_seconds())}", "backup", backup.name)
-                    )
-        return listed
 
     def _rows(self) -> int | None:
         try:

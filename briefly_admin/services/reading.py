@@ -16,7 +16,7 @@ from briefly_admin.domain.runs import BOUND_TO_PLAN, EXCLUSIVE_KINDS, LED, RunKi
 from briefly_admin.plans import PLANS
 from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.services.sentences import Facts, sentence
-from briefly_admin.services.views import BackupView, PhaseView, RunView, utc
+from briefly_admin.services.views import BackupView, PhaseView, ProofView, RunView, utc
 from briefly_admin.store import backups, details, runs
 from briefly_admin.store.database import Connection, Row
 from briefly_admin.store.texts import storable
@@ -129,11 +129,15 @@ class Reader:
 
     def backup(self, connection: Connection, row: Row[Any]) -> BackupView:
         """One backup."""
-        numbers = backups.run_numbers(connection, [row.run_id] if row.run_id else [])
-        return self.backup_with(row, numbers.get(row.run_id))
+        return self.backups(connection, [row])[0]
 
-    def backup_with(self, row: Row[Any], run_number: int | None) -> BackupView:
-        """One backup whose run's number is known."""
+    def backups(self, connection: Connection, rows: Sequence[Row[Any]]) -> tuple[BackupView, ...]:
+        """Backups, with two queries whatever their number."""
+        numbers = backups.run_numbers(connection, [row.run_id for row in rows if row.run_id])
+        proofs = backups.proofs(connection, [row.id for row in rows])
+        return tuple(self._backup(row, numbers.get(row.run_id), proofs[row.id]) for row in rows)
+
+    def _backup(self, row: Row[Any], run_number: int | None, proofs: Sequence[Row[Any]]) -> BackupView:
         why = why_not_restorable(row, self._now())
         return BackupView(
             id=str(row.id), name=row.name, run_id=str(row.run_id) if row.run_id else None, run_number=run_number,
@@ -141,7 +145,15 @@ class Reader:
             bytes=row.bytes, created_at=row.created_at, completed_at=utc(row.completed_at),
             expires_at=utc(row.expires_at), proven_at=utc(row.proven_at), proven_level=row.proven_level or "",
             pinned=row.pinned, restorable=not why, why_not=why, damage=tuple(row.damage),
+            proofs=tuple(_proof(proof) for proof in proofs), escrowed_at=utc(row.escrowed_at),
         )  # fmt: skip
+
+
+def _proof(row: Row[Any]) -> ProofView:
+    return ProofView(
+        level=row.level, at=row.at, whole=row.whole, damages=row.damages, rows=row.rows, seconds=row.seconds,
+        run_number=row.run_number, by=row.by_whom, place=row.place,
+    )  # fmt: skip
 
 
 def breaker_view(row: Row[Any], now: datetime) -> BreakerView:

@@ -2,24 +2,25 @@
 
 import builtins
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from briefly_admin.domain.actions import Action
 from briefly_admin.domain.config import BY_NAME, FIELDS, RunConfig
-from briefly_admin.domain.errors import InvalidRequest, Refused
+from briefly_admin.domain.errors import BackupExpired, Busy, InvalidRequest, Refused
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.domain.runs import BOUND_TO_PLAN, EXCLUSIVE_KINDS, RunKind, RunState
 from briefly_admin.engine.blockers import blockers
+from briefly_admin.engine.identity import identify
 from briefly_admin.plans import plan as plan_of
 from briefly_admin.services import restoring
 from briefly_admin.services.auditing import AuditService, require
 from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.services.contexts import require_same_plan
 from briefly_admin.services.planning import plan_view
-from briefly_admin.services.reading import Reader, find_run, is_resumable, may
+from briefly_admin.services.reading import Reader, find_backup, find_run, is_resumable, may
 from briefly_admin.services.starting import Request, Starter, refuse_if_busy
 from briefly_admin.services.views import LogLine, PlanView, RunView, ThroughputPoint
 from briefly_admin.store import details, runs
@@ -32,6 +33,7 @@ _CHANGEABLE: Final = frozenset({_S.RUNNING, _S.PAUSED})
 _LIVE: Final = tuple(field.name for field in FIELDS if field.live)
 _POLL: Final = 0.2
 _POINTS: Final = 2000
+_LEVELS: Final = ("L0", "L1")
 
 
 class RunService:
@@ -115,6 +117,76 @@ class RunService:
             options, target_id = restoring.options_of(connection, wish, self._servers.plan, self._now())
         request = Request(kind=RunKind.PREVIEW, options=options, target_id=target_id, idempotency_key=idempotency_key)
         return self._view(self._starter.start(actor, request), actor)
+
+    def back_up(self, actor: Actor, *, beyond: Sequence[str] = (), idempotency_key: str | None = None) -> RunView:
+        """Begin a backup of its own: the plan's tables, and those `beyond` it, "schema.table" each ("*": all others).
+
+        Raises NotAllowed, InvalidRequest, Refused (naming tables that cannot be read), Unavailable.
+        """
+        require(actor, Permission.BACK_UP)
+        options: dict[str, Any] = {}
+        if beyond:
+            from briefly_admin.engine.beyond import checked
+
+            with self._servers.target.session() as connection:
+                options["beyond"] = checked(connection, self._servers.plan, beyond)
+        request = Request(kind=RunKind.BACKUP, options=options, idempotency_key=idempotency_key)
+        return self._view(self._starter.start(actor, request), actor)
+
+    def verify_backup(
+        self, actor: Actor, reference: str, *, level: str = "L1", idempotency_key: str | None = None
+    ) -> RunView:
+        """Begin to look through a backup: L0, all objects are there; L1, every byte. Raises NotAllowed, NotFound,
+        InvalidRequest, BackupExpired, Busy.
+        """
+        require(actor, Permission.VERIFY_BACKUP)
+        if level not in _LEVELS:
+            text = f"Must be one of: {', '.join(_LEVELS)}."
+            raise InvalidRequest(f"There is no level '{level}'.", details={"level": [text]})
+        repeated = self._starter.repeated(RunKind.VERIFICATION, idempotency_key)
+        if repeated is not None:
+            return self._view(repeated, actor)
+        backup = self._kept(reference, RunKind.VERIFICATION)
+        options = {"backup_id": str(backup.id), "backup_name": backup.name, "level": level}
+        place = (backup.target_id, backup.target_title)
+        request = Request(
+            kind=RunKind.VERIFICATION, options=options, place=place, idempotency_key=idempotency_key
+        )  # fmt: skip
+        return self._view(self._starter.start(actor, request), actor)
+
+    def drill(self, actor: Actor, reference: str, *, idempotency_key: str | None = None) -> RunView:
+        """Begin to restore a backup into a scratch schema of the target, or of DRILL_DATABASE_URL, and compare.
+
+        Raises NotAllowed, NotFound, BackupExpired, Busy, Unavailable.
+        """
+        require(actor, Permission.VERIFY_BACKUP)
+        repeated = self._starter.repeated(RunKind.DRILL, idempotency_key)
+        if repeated is not None:
+            return self._view(repeated, actor)
+        backup = self._kept(reference, RunKind.DRILL)
+        where = self._servers.drill_place
+        options = {"backup_id": str(backup.id), "backup_name": backup.name, "place": where.title}
+        request = Request(
+            kind=RunKind.DRILL, options=options, place=(identify(where), where.title), idempotency_key=idempotency_key
+        )  # fmt: skip
+        return self._view(self._starter.start(actor, request), actor)
+
+    def _kept(self, reference: str, kind: RunKind) -> Row[Any]:
+        """A backup that can still be read, and that no run of the kind looks at just now."""
+        with self._database.begin() as connection:
+            backup = find_backup(connection, reference)
+            if backup.shred_key is None:
+                raise BackupExpired(
+                    f"{backup.name} has expired: nobody can read it any more.",
+                    remedy="`briefly-admin backup list` and the page Backups name those that can be read.",
+                )
+            other = runs.looking_at(connection, kind.value, backup.id)
+        if other is not None:
+            raise Busy(
+                f"Run {other.number} is a {kind} of {backup.name} already ({other.state}).", run_id=str(other.id),
+                remedy="Look at it, or wait until it ends.",
+            )  # fmt: skip
+        return backup
 
     def pause(self, actor: Actor, run_id: str) -> RunView:
         """Ask the leader to stop after the batch in hand. Raises NotAllowed, NotFound, Refused."""

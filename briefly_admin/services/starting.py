@@ -20,6 +20,8 @@ _PERMISSION: Final = {
     RunKind.MIGRATION: Permission.RUN,
     RunKind.VALIDATION: Permission.VALIDATE,
     RunKind.BACKUP: Permission.BACK_UP,
+    RunKind.VERIFICATION: Permission.VERIFY_BACKUP,
+    RunKind.DRILL: Permission.VERIFY_BACKUP,
     RunKind.PREVIEW: Permission.PREVIEW,
     RunKind.ROLLBACK: Permission.ROLL_BACK,
 }
@@ -37,6 +39,8 @@ class Request:
     idempotency_key: str | None = None
     target_id: str | None = None
     """Of the backup to restore: the run is refused on another target."""
+    place: tuple[str, str] | None = None
+    """(id, title) of where the run works, where that is not the target."""
 
 
 class Starter:
@@ -57,10 +61,10 @@ class Starter:
         permit(actor, request.kind)
         config = self._config.defaults.with_json(request.config)
         key = checked_key(request.idempotency_key)
-        repeated = self._repeated(request.kind, key)
+        repeated = self.repeated(request.kind, key)
         if repeated is not None:
             return repeated
-        target_id = identify(self._servers.target)
+        target_id, title = request.place or (identify(self._servers.target), self._servers.target.title)
         if request.target_id not in {None, target_id}:
             raise Refused(
                 f"The backup is of another database than {self._servers.target.title}.",
@@ -69,7 +73,7 @@ class Starter:
         plan = self._servers.plan
         values = {
             "id": uuid4(), "kind": request.kind.value, "state": RunState.PENDING.value, "plan": plan.name,
-            "plan_fingerprint": plan.fingerprint, "target_id": target_id, "target_title": self._servers.target.title,
+            "plan_fingerprint": plan.fingerprint, "target_id": target_id, "target_title": title,
             "config": config.to_json(), "options": dict(request.options), "created_by": actor.name,
             "state_by": actor.name, "idempotency_key": key,
         }  # fmt: skip
@@ -94,7 +98,9 @@ class Starter:
         self.enqueue(row)
         return row
 
-    def _repeated(self, kind: RunKind, key: str | None) -> Row[Any] | None:
+    def repeated(self, kind: RunKind, key: str | None) -> Row[Any] | None:
+        """The run that a request with the same key began, or None. Raises InvalidRequest, Refused."""
+        key = checked_key(key)
         with self._servers.database.begin() as connection:
             return _same_request(connection, kind, key)
 

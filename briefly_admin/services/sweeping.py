@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from briefly_admin.domain.errors import Unavailable
-from briefly_admin.domain.runs import RunState
+from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.services.auditing import CLOCK, AuditService
 from briefly_admin.services.backups import BackupService
 from briefly_admin.services.config import Servers, ServiceConfig
-from briefly_admin.store import people, runs
+from briefly_admin.services.runs import RunService
+from briefly_admin.store import backups, people, runs
 
 _HEALED: Final = {
     RunState.RUNNING: RunState.INTERRUPTED,
@@ -28,14 +29,16 @@ class SweepService:
         servers: Servers,
         config: ServiceConfig,
         audit: AuditService,
-        backups: BackupService,
+        kept: BackupService,
+        runs_: RunService,
         now: Callable[[], datetime],
     ) -> None:
         self._servers = servers
         self._database = servers.database
         self._config = config
         self._audit = audit
-        self._backups = backups
+        self._kept = kept
+        self._runs = runs_
         self._now = now
 
     def sweep(self) -> list[str]:
@@ -75,7 +78,22 @@ class SweepService:
         """
         with self._database.begin() as connection:
             people.forget_sessions(connection, before=self._now() - _KEEP_SESSIONS)
-        return self._backups.purge()
+        return self._kept.purge()
+
+    def drill_if_due(self) -> str | None:
+        """Begin a drill of the newest proven backup where DRILL_EVERY_HOURS have passed since a drill began; its id.
+
+        Raises Unavailable where the drill's place does not answer.
+        """
+        every = self._config.drill_every
+        if every is None:
+            return None
+        with self._database.begin() as connection:
+            last = runs.newest_of_kind(connection, RunKind.DRILL)
+            newest = backups.newest_proven(connection)
+        if newest is None or (last is not None and self._now() - last.created_at < every):
+            return None
+        return self._runs.drill(CLOCK, newest.name).id
 
     @contextmanager
     def try_lead_clock(self) -> Iterator[bool]:

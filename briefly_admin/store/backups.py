@@ -29,16 +29,9 @@ def by_name(connection: Connection, name: str) -> Row[Any] | None:
 
 
 def newest(connection: Connection, *, limit: int = 500) -> Sequence[Row[Any]]:
-    """Backups that people may see, newest first, with `run_number` and `run_kind`."""
-    joined = tables.backup.outerjoin(tables.run, tables.run.c.id == _BACKUP.run_id)
-    statement = (
-        select(tables.backup, tables.run.c.number.label("run_number"))
-        .select_from(joined)
-        .where(_BACKUP.state.in_(SHOWN))
-        .order_by(_BACKUP.created_at.desc())
-        .limit(limit)
-    )
-    return connection.execute(statement).all()
+    """Backups that people may see, newest first."""
+    shown = select(tables.backup).where(_BACKUP.state.in_(SHOWN)).order_by(_BACKUP.created_at.desc())
+    return connection.execute(shown.limit(limit)).all()
 
 
 def run_numbers(connection: Connection, run_ids: Collection[UUID]) -> dict[UUID, int]:
@@ -64,6 +57,40 @@ def begin(connection: Connection, values: Mapping[str, Any]) -> None:
     statement = insert(tables.backup).values(dict(values) | {"state": "writing"}).on_conflict_do_nothing()
     if connection.execute(statement.returning(_BACKUP.id)).scalar() is None:
         raise Refused(f"There is another backup {values['name']} of the same millisecond.", remedy="Start it again.")
+
+
+def add_proof(connection: Connection, backup_id: UUID, run: Row[Any], values: Mapping[str, Any]) -> None:
+    """Note a look at a backup by a run: level, whole, damages, rows, seconds, place."""
+    whose = {"backup_id": backup_id, "run_id": run.id, "by_whom": run.created_by}
+    connection.execute(insert(tables.backup_proof).values(dict(values) | whose))
+
+
+def proofs(connection: Connection, backup_ids: Collection[UUID]) -> dict[UUID, list[Row[Any]]]:
+    """Backup id → every look at it, newest first, with `run_number`."""
+    found: dict[UUID, list[Row[Any]]] = {backup_id: [] for backup_id in backup_ids}
+    proof = tables.backup_proof
+    joined = proof.outerjoin(tables.run, tables.run.c.id == proof.c.run_id)
+    statement = select(proof, tables.run.c.number.label("run_number")).select_from(joined)
+    statement = statement.where(proof.c.backup_id.in_(list(backup_ids))).order_by(proof.c.id.desc())
+    for row in connection.execute(statement):
+        found[row.backup_id].append(row)
+    return found
+
+
+def newest_proven(connection: Connection, target_id: str | None = None) -> Row[Any] | None:
+    """The newest backup that is proven, of the target if one is named."""
+    statement = select(tables.backup).where(_BACKUP.state == "proven")
+    if target_id is not None:
+        statement = statement.where(_BACKUP.target_id == target_id)
+    return connection.execute(statement.order_by(_BACKUP.created_at.desc()).limit(1)).one_or_none()
+
+
+def last_drill(connection: Connection) -> Row[Any] | None:
+    """The newest drill of any backup, with the backup's `name`; or None."""
+    proof = tables.backup_proof
+    joined = proof.join(tables.backup, _BACKUP.id == proof.c.backup_id)
+    statement = select(proof, _BACKUP.name).select_from(joined).where(proof.c.level == "L2")
+    return connection.execute(statement.order_by(proof.c.id.desc()).limit(1)).one_or_none()
 
 
 def set_values(connection: Connection, backup_id: UUID, *, states: Collection[str], **values: Any) -> bool:

@@ -27,6 +27,10 @@ AuditRecorder = Callable[[Connection, str, str, Mapping[str, Any]], None]
 """record(connection, action, object, details): an audit event in the journal's transaction."""
 
 _CHUNK: Final = 500
+_MOST_DAMAGE: Final = 1000
+"""Lines of damage that are kept of a backup."""
+STORE: Final = "the store"
+"""The place of every proof but a drill's."""
 
 
 class DatabaseJournal:
@@ -138,14 +142,19 @@ class DatabaseJournal:
             backups.begin(connection, values)
 
     def backup_proven(
-        self, backup_id: UUID, *, manifest_sha256: str, tables: Sequence[Mapping[str, Any]], rows: int, size: int
-    ) -> None:
-        """The backup is whole and proven (L1); it is now the run's backup. `tables`: [{table, rows, bytes}]."""
-        with self._fenced() as (connection, _):
+        self, backup_id: UUID, *, manifest_sha256: str, tables: Sequence[Mapping[str, Any]], rows: int, size: int,
+        objects: Sequence[Mapping[str, Any]] = (), seconds: float = 0.0,
+    ) -> None:  # fmt: skip
+        """The backup is whole and proven (L1, in so many seconds); it is now the run's backup.
+
+        `tables`: [{table, rows, bytes}]; `objects`: [{key, size, sha256, table, stream}], for `backup_objects`.
+        """
+        with self._fenced() as (connection, run):
             found = backups.get(connection, backup_id)
             proven = found is not None and backups.set_values(
                 connection, backup_id, states=("writing",), state="proven", manifest_sha256=manifest_sha256,
-                tables=[dict(table) for table in tables], rows=rows, bytes=size, completed_at=func.now(),
+                tables=[dict(table) for table in tables], rows=rows, bytes=size,
+                objects=[dict(each) for each in objects], completed_at=func.now(),
                 proven_at=func.now(), proven_level="L1", expires_at=func.now() + self._retention,
             )  # fmt: skip
             if found is None or not proven:
@@ -153,6 +162,8 @@ class DatabaseJournal:
                     "The backup that was written is not in the run's record.", remedy="Start the run again."
                 )
             self._set_backup(connection, backup_id)
+            proof = {"level": "L1", "whole": True, "rows": rows, "seconds": seconds, "place": STORE}
+            backups.add_proof(connection, backup_id, run, proof)
             facts = {"manifest_sha256": manifest_sha256, "rows": rows, "bytes": size, "run": str(self._run_id)}
             self._record(connection, "backup.prove", found.name, facts)
 
@@ -165,6 +176,36 @@ class DatabaseJournal:
             backups.set_values(connection, backup_id, states=("writing", "proven"), state="failed", shred_key=None)
             mine = tables.run.c.id == self._run_id, tables.run.c.backup_id == backup_id
             connection.execute(update(tables.run).where(*mine).values(backup_id=None))
+
+    def backup_objects(self, backup_id: UUID) -> Sequence[Mapping[str, Any]]:
+        """What the store should hold of the backup, as `backup_proven` was given it. Raises NotFound."""
+        with self._database.begin() as connection:
+            row = backups.get(connection, backup_id)
+        if row is None or row.manifest_sha256 is None:
+            raise NotFound("The app database knows no such backup.", remedy="`briefly-admin backup list` names them.")
+        return list(row.objects)
+
+    def backup_verified(
+        self, backup_id: UUID, level: str, *, damages: Sequence[str], rows: int, seconds: float, place: str
+    ) -> None:
+        """Somebody looked at the backup (L0, L1; L2 is the drill, at `place`): it is damaged, or proven anew."""
+        values: dict[str, Any] = {}
+        if damages:
+            values = {"state": "damaged", "damage": [storable(each) for each in damages[:_MOST_DAMAGE]]}
+        elif level != "L0":
+            values = {"state": "proven", "damage": [], "proven_at": func.now(), "proven_level": level}
+        proof = {"level": level, "whole": not damages, "damages": len(damages), "rows": rows, "seconds": seconds,
+                 "place": place}  # fmt: skip
+        with self._fenced() as (connection, run):
+            found = backups.get(connection, backup_id)
+            if found is None:
+                raise NotFound("The app database knows no such backup.", remedy="Start the run again.")
+            if values:
+                backups.set_values(connection, backup_id, states=("proven", "damaged"), **values)
+            backups.add_proof(connection, backup_id, run, proof)
+            facts = {"level": level, "damages": len(damages), "place": place, "run": str(self._run_id)}
+            action = "backup.drill" if level == "L2" else "backup.verify"
+            self._record(connection, action, found.name, facts)
 
     def backup_keys(self, backup_id: UUID) -> tuple[bytes, str]:
         """The backup's shred key and the SHA-256 of its sealed manifest. Raises NotFound, BackupExpired."""

@@ -249,3 +249,17 @@ def _of(kinds: Collection[RunKind]) -> ColumnElement[bool]:
 def _abandoned(lease: timedelta) -> ColumnElement[bool]:
     silent = func.coalesce(_RUN.heartbeat_at, _RUN.started_at, _RUN.created_at) < CLOCK - lease
     return and_(_in(LED), silent)
+
+
+def looking_at(connection: Connection, kind: str, backup_id: UUID) -> Row[Any] | None:
+    """An unfinished run of the kind that has to do with the backup, or None."""
+    wanted = select(tables.run).where(
+        _RUN.kind == kind, _RUN.state.in_(sorted(ACTIVE)), _RUN.options["backup_id"].astext == str(backup_id)
+    )
+    return connection.execute(wanted.order_by(_RUN.number).limit(1)).one_or_none()
+
+
+def newest_of_kind(connection: Connection, kind: RunKind) -> Row[Any] | None:
+    """The run of the kind that was begun last, or None."""
+    wanted = select(tables.run).where(_RUN.kind == kind.value)
+    return connection.execute(wanted.order_by(_RUN.number.desc()).limit(1)).one_or_none()

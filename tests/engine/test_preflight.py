@@ -15,7 +15,7 @@ from briefly_admin.domain.config import RunConfig
 from briefly_admin.domain.errors import PreflightFailed, Unavailable
 from briefly_admin.domain.runs import RunKind
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.preflight import PreflightInputs, check_all, phase, run
+from briefly_admin.engine.preflight import BackupFacts, PreflightInputs, check_all, phase, run
 from briefly_admin.engine.preflight.servers import of_server
 from briefly_admin.engine.sampledata import create
 from briefly_admin.engine.target import Target
@@ -41,8 +41,8 @@ def healthy(target_database: str) -> Iterator[psycopg.Connection[Any]]:
 def inputs(target_database: str, tmp_path: Path) -> PreflightInputs:
     return PreflightInputs(
         plan=UNIFIED, target=Target(target_database), ping_app_database=lambda: None, store=DirectoryStore(tmp_path),
-        key_sizes={"key-1": 32}, workers=lambda: 2, active_run="", newest_backup=NOW - timedelta(hours=1),
-        looks_at_backups=True, now=lambda: NOW,
+        key_sizes={"key-1": 32}, workers=lambda: 2, active_run="", backups=BackupFacts(newest=NOW - timedelta(hours=1)),
+        now=lambda: NOW,
     )  # fmt: skip
 
 
@@ -239,8 +239,8 @@ def _broken() -> None:
         ({"workers": _unavailable}, "workers", Colour.AMBER),
         ({"active_run": "Run 7"}, "active_run", Colour.AMBER),
         ({"active_run": "Run 7", "starting": True}, "active_run", Colour.RED),
-        ({"newest_backup": None}, "newest_backup", Colour.AMBER),
-        ({"newest_backup": NOW - timedelta(days=3)}, "newest_backup", Colour.AMBER),
+        ({"backups": BackupFacts()}, "newest_backup", Colour.AMBER),
+        ({"backups": BackupFacts(newest=NOW - timedelta(days=3))}, "newest_backup", Colour.AMBER),
         ({"store_is_kept": False}, "store_kept", Colour.RED),
     ],
 )

@@ -18,6 +18,23 @@ _TRY_AGAIN: Final = "Run the checks again; if it stays, see the program's log."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackupFacts:
+    """What the app database knows of backups."""
+
+    newest: datetime | None = None
+    """When the newest proven one was taken; None where there is none."""
+    escrowed: bool = False
+    """Whether that one has an escrow file."""
+    drilled: datetime | None = None
+    """When the last drill ended; None before the first."""
+    drill_whole: bool = True
+    drilled_backup: str = ""
+    retention_hours: int = 24
+    drill_every_hours: int | None = None
+    production: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreflightInputs:
     """The plan, the servers and what is known of them. What is None is not looked at: its check is left out."""
 
@@ -36,10 +53,7 @@ class PreflightInputs:
     """The run that holds the target, in words; '' for none."""
     starting: bool = False
     """A run is about to start: another active one is red, not a remark."""
-    newest_backup: datetime | None = None
-    looks_at_backups: bool = False
-    """Whether `newest_backup` is known; None then means that there is none."""
-    retention_hours: int = 24
+    backups: BackupFacts | None = None
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
 

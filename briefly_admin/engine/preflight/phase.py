@@ -12,7 +12,8 @@ from briefly_admin.domain.runs import Phase
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.preflight.constraints import check_constraints
 from briefly_admin.engine.preflight.inputs import PreflightInputs
-from briefly_admin.engine.preflight.servers import around, of_server, store_room, target_reachable
+from briefly_admin.engine.preflight.kept import store_room
+from briefly_admin.engine.preflight.servers import around, of_server, target_reachable
 from briefly_admin.engine.preflight.tables import of_tables, read_site, remarks
 from briefly_admin.engine.retry import backoff, describe
 

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from typing import Final
 
 from psycopg import sql
 
 from briefly_admin.domain.checks import Check, Colour
 from briefly_admin.engine.preflight.inputs import PreflightInputs, amber, green, look, red
+from briefly_admin.engine.preflight.kept import of_backups
 from briefly_admin.engine.target import SCHEMA, Connection, Target
 
 _KEY_SIZE: Final = 32
@@ -18,7 +18,6 @@ _POOLER_PORT: Final = "6543"
 _ROUNDS: Final = 5
 _LONG_SECONDS: Final = 300
 _MOST_LAG_BYTES: Final = 64 * 2**20
-_BACKUP_TITLE: Final = "A proven backup is at hand"
 
 
 def around(inputs: PreflightInputs) -> Iterator[Check]:
@@ -32,8 +31,8 @@ def around(inputs: PreflightInputs) -> Iterator[Check]:
         yield look("workers", "A worker listens", lambda: _workers(inputs), otherwise=Colour.AMBER)
     if inputs.active_run is not None:
         yield _active_run(inputs)
-    if inputs.looks_at_backups:
-        yield _newest_backup(inputs)
+    if inputs.backups is not None:
+        yield from of_backups(inputs.backups, inputs.now())
     if not inputs.store_is_kept:
         yield red(
             "store_kept", "The backups' store lasts", "The file: store is on a disk that the platform does not keep.",
@@ -78,17 +77,6 @@ def _active_run(inputs: PreflightInputs) -> Check:
     found = f"{inputs.active_run} is active."
     remedy = "Wait until it ends, or cancel it."
     return (red if inputs.starting else amber)("active_run", title, found, remedy)
-
-
-def _newest_backup(inputs: PreflightInputs) -> Check:
-    if inputs.newest_backup is None:
-        return amber("newest_backup", _BACKUP_TITLE, "There is none yet.",
-                     "A run takes one first, unless createBackup is off; or: briefly-admin backup create.")  # fmt: skip
-    hours = (inputs.now() - inputs.newest_backup).total_seconds() / 3600
-    found = f"The newest is {hours:.1f} h old."
-    if hours > inputs.retention_hours:
-        return amber("newest_backup", _BACKUP_TITLE, found, "Take a new one: briefly-admin backup create.")
-    return green("newest_backup", _BACKUP_TITLE, found)
 
 
 def target_reachable(target: Target) -> Check:
@@ -201,32 +189,3 @@ def _replication(connection: Connection) -> Check:
         return amber("replication_lag", title, f"The slowest of {count} is {lag // 2**20} MB behind.",
                      "Wait until they have caught up, or set a pause between batches.")  # fmt: skip
     return green("replication_lag", title, f"{count}, at most {(lag or 0) // 2**20} MB behind.")
-
-
-def store_room(connection: Connection, inputs: PreflightInputs, oids: list[int]) -> Check:
-    """Whether the store answers and has room for the tables' size (without indexes); sealed rows are smaller."""
-    title = "The store has room for a backup"
-
-    def ask() -> Check:
-        assert inputs.store is not None
-        list(islice(inputs.store.list(), 1))
-        ((needed,),) = connection.execute(
-            "SELECT coalesce(sum(pg_table_size(o::oid)), 0)::int8 FROM unnest(%s::int8[]) AS o", (oids,)
-        ).fetchall()
-        free = inputs.store.free_bytes()
-        if free is None:
-            return green("store_room", title, f"The tables take {_mb(needed)}; the store has no known limit.")
-        found = f"The tables take {_mb(needed)}, the store has {_mb(free)} left."
-        remedy = "Make room, delete backups that nobody needs, or set another BACKUP_STORE_URL."
-        if free < needed // 2:
-            return red("store_room", title, found, remedy)
-        if free < needed:
-            return amber("store_room", title, found, remedy)
-        return green("store_room", title, found)
-
-    return look("store_room", title, ask)
-
-
-def _mb(size: int) -> str:
-    """Bytes in words; of little, more than '0 MB'."""
-    return f"{size / 2**20:,.1f} MB"

@@ -28,3 +28,8 @@ def open_store(url: str, *, redis_max_bytes: int = 256 << 20, lifetime: float = 
     if not path.startswith("/") or "\0" in path:
         raise SettingError(_SETTING, "the directory must be absolute.", remedy=remedy)
     return DirectoryStore(Path(path))
+
+
+def check_url(url: str) -> None:
+    """Raises SettingError where `open_store` would; nothing connects."""
+    open_store(url)
