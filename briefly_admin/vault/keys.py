@@ -174,6 +174,8 @@ def read_slots(raw: bytes, backup_id: UUID) -> Slots:
     slots = dict(pairs)
     if len(slots) != len(pairs):
         raise _damaged("names a key twice")
+    if write_slots(slots, backup_id) != raw:  # a byte more or less is damage, even where JSON does not mind
+        raise _damaged("is not canonical JSON, as it is written")
     return slots
 
 
