@@ -2,10 +2,12 @@
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 import click
 
+from briefly_admin.cli.escrow import escrow, escrow_file
 from briefly_admin.cli.follow import conclude, follow
 from briefly_admin.cli.printing import as_json, at, counted, one_line, print_json, print_table
 from briefly_admin.cli.session import session
@@ -19,16 +21,22 @@ def backup() -> None:
 
 
 @backup.command()
+@click.option("--escrow", "file", metavar="FILE", type=click.Path(path_type=Path), help="Write its escrow file, too.")
 @as_json
-def create(*, as_json: bool) -> None:
+def create(*, file: Path | None, as_json: bool) -> None:
     """Take a backup and prove it."""
-    with session() as active:
+    with session() as active, escrow_file(file) as kept:
         started = active.services.runs.start(active.actor, RunKind.BACKUP)
         view = follow(active, started.id, json_lines=as_json)
-        if as_json:
-            print_json({"backup_id": view.backup_name, "id": view.id, "status": view.state})
-        elif view.backup_name:
-            click.echo(view.backup_name)
+        try:
+            if kept and view.backup_name:
+                told = kept.keep(active, view.backup_name)
+                click.echo(told, err=as_json)
+        finally:  # the backup is there, whatever became of the file
+            if as_json:
+                print_json({"backup_id": view.backup_name, "id": view.id, "status": view.state})
+            elif view.backup_name:
+                click.echo(view.backup_name)
         conclude(view, json_lines=as_json)
 
 
@@ -112,5 +120,7 @@ def _require_confirmed(name: str, *, yes: bool) -> None:
     if not yes and not (sys.stdin.isatty() and click.confirm(f"Delete {name} for good?", err=True)):
         raise Refused(f"{name} was not deleted: it was not confirmed.", remedy="Add --yes.")
 
+
+backup.add_command(escrow)
 
 COMMANDS: Final = (backup,)
