@@ -77,7 +77,7 @@ def test_rehearse_migrate_watch_and_roll_back(ana: Visitor, program: Program) ->
     ana.go("/runs/new")
     page.get_by_label("Skip them into quarantine").check()
     page.get_by_label("Batch size").fill("3")
-    page.get_by_label("Pause between batches").fill("40")
+    page.get_by_label("Pause between batches").fill("120")
     page.get_by_role("button", name="Start").click()
     expect(page.locator("main")).to_contain_text("Migrating", timeout=60_000)
     seen = watch_the_bar(ana)
