@@ -47,7 +47,12 @@ PROMISES = (
         "role filtered by row-level security; full disk; store answers 5xx",
         "0 silent partials, 0 leftovers",
     ),
-    Promise("any damage is found", "flip, cut, swap, drop, repeat, splice, replay", "100,000 mutations, 0 missed"),
+    Promise(
+        "any damage is found",
+        "flip, cut, swap, drop, repeat, splice, replay",
+        "100,000 mutations, 0 missed",
+        ("mutations",),
+    ),
     Promise(
         "a rollback is all or nothing, and exact",
         "SIGKILL at every statement; then digests",

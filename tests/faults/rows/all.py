@@ -1,12 +1,23 @@
 """All rows, in the order in which `make faults` runs them."""
 
-from tests.faults.rows import answers, kills, redis_loss, rehearsals, restarts, same_result, starts, traffic, zombies
+from tests.faults.rows import (
+    answers,
+    kills,
+    mutations,
+    redis_loss,
+    rehearsals,
+    restarts,
+    same_result,
+    starts,
+    traffic,
+    zombies,
+)
 from tests.faults.rows.row import Row
 
 ROWS: dict[str, Row] = {
     row.name: row
     for row in (
         kills.KILLS_ROW, answers.ROW, zombies.ROW, starts.ROW, redis_loss.ROW, kills.DEFAULT_ROW, restarts.ROW,
-        rehearsals.ROW, same_result.ROW, traffic.ROW,
+        rehearsals.ROW, same_result.ROW, traffic.ROW, mutations.ROW,
     )
 }  # fmt: skip
