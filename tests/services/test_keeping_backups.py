@@ -8,7 +8,6 @@ import psycopg
 import pytest
 
 from briefly_admin.domain.errors import (
-    BackupDamaged,
     BackupExpired,
     Busy,
     InvalidRequest,
@@ -38,33 +37,20 @@ def _objects(tmp_path: Path) -> list[Path]:
     return [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_backup_is_proven_listed_and_verified(stage: Stage, backup: BackupView) -> None:
+def test_a_backup_is_proven_and_listed(stage: Stage, backup: BackupView) -> None:
     assert (backup.state, backup.proven_level, backup.restorable, backup.run_number) == ("proven", "L1", True, 1)
     assert backup.rows == sum(table["rows"] for table in backup.tables) > 0
     assert stage.services.backups.list(stage.vito) == (backup,)
-    for level in ("L0", "L1"):
-        assert stage.services.backups.verify(stage.olga, backup.name, level).state == "proven"
-    with pytest.raises(InvalidRequest):
-        stage.services.backups.verify(stage.olga, backup.id, "L2")
-    with pytest.raises(NotAllowed):
-        stage.services.backups.verify(stage.vito, backup.id)
+    (proven,) = backup.proofs
+    assert (proven.level, proven.whole, proven.rows, proven.run_number, proven.place) == (
+        "L1",
+        True,
+        backup.rows,
+        1,
+        "the store",
+    )
     proof = stage.services.audit.list(stage.vito, action="backup.prove")[0]
     assert len(proof.details["manifest_sha256"]) == 64
-
-
-def test_damage_is_listed_and_nothing_is_restored_from_it(stage: Stage, backup: BackupView, tmp_path: Path) -> None:
-    for stream in (path for path in _objects(tmp_path) if path.parent.name == "streams"):
-        content = bytearray(stream.read_bytes())
-        content[-1] ^= 1
-        stream.write_bytes(content)
-    with pytest.raises(BackupDamaged) as caught:
-        stage.services.backups.verify(stage.olga, backup.name)
-    assert len(caught.value.damages) == 8
-    damaged = stage.services.backups.get(stage.vito, backup.name)
-    assert (damaged.state, damaged.restorable, len(damaged.damage)) == ("damaged", False, 8)
-    with pytest.raises(BackupDamaged):
-        stage.services.runs.rollback(stage.ana, backup.name, confirm=True)
-    assert any("damaged" in item.text for item in stage.services.overview.view(stage.vito).attention)
 
 
 def test_expiry_destroys_the_key_first_and_pinned_backups_stay(
@@ -88,10 +74,14 @@ def test_expiry_destroys_the_key_first_and_pinned_backups_stay(
             (None, True)
         ]
     assert backups.get(stage.vito, backup.name).state == "expired"
-    for act in (backups.pin, backups.verify):
-        with pytest.raises(Refused):
+    with pytest.raises(Refused):
+        backups.pin(stage.ana, backup.name)
+    for act in (stage.services.runs.verify_backup, stage.services.runs.drill):
+        with pytest.raises(BackupExpired, match="has expired") as caught:
             act(stage.ana, backup.name)
+        assert "backup list" in caught.value.remedy
     assert stage.services.sweeping.purge() == 0
+    assert stage.actions()[-1] == "backup.expire"
 
 
 def test_only_an_admin_deletes_and_never_what_is_needed(stage: Stage, backup: BackupView, tmp_path: Path) -> None:
