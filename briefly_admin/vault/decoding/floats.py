@@ -1,0 +1,176 @@
+"""Floating point as PostgreSQL prints it since version 12: the shortest digits that give the same number back.
+
+Source: src/common/d2s.c and f2s.c; fixed notation from 1e-4 to below 1e15 (double precision) or 1e6 (real).
+"""
+
+import math
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import Final
+
+_DOUBLE: Final = struct.Struct(">d").unpack
+_SINGLE: Final = struct.Struct(">f").unpack
+_FIXED_FROM: Final = 1e-4
+_SINGLE_FIXED_BELOW: Final = 1e6
+_DOUBLE_FIXED_BELOW, _DOUBLE_REPR_FIXED_BELOW = 1e15, 1e16
+_SMALLEST_NORMAL: Final = 2.0**-126
+_MOST_DIGITS: Final = 9
+
+
+def double(value: float) -> str:
+    """A double precision number."""
+    if not math.isfinite(value):
+        return _special(value)
+    text = repr(value)
+    if _DOUBLE_FIXED_BELOW <= abs(value) < _DOUBLE_REPR_FIXED_BELOW:
+        text = text.removesuffix(".0")
+        sign = "-" if value < 0 else ""
+        return sign + _exponential(text.lstrip("-"), len(text) - len(sign) - 1)
+    return text.removesuffix(".0")
+
+
+def singles(values: Sequence[float]) -> list[str]:
+    """Single precision numbers, each."""
+    if not all(map(math.isfinite, values)):
+        return [singles((value,))[0] if math.isfinite(value) else _special(value) for value in values]
+    exact = array("f", values)
+    everyone = range(len(values))
+    texts, same = _written(values, exact, everyone, 8)
+    longer, _ = _written(values, exact, [i for i in everyone if not same[i]], 9)
+    texts |= longer
+    shorter = [i for i in everyone if same[i]]
+    for digits in (7, 6):
+        found, same = _written(values, exact, shorter, digits)
+        shorter = [i for i in shorter if same[i]]
+        texts |= {i: found[i] for i in shorter}
+    return [_in_form(values[i], texts[i]) for i in everyone]
+
+
+def _written(
+    values: Sequence[float], exact: "array[float]", places: Sequence[int], digits: int
+) -> tuple[dict[int, str], dict[int, bool]]:
+    """The numbers at these places with so many digits, and whether that gives each back."""
+    texts = (f"%.{digits}g " * len(places) % tuple(values[i] for i in places)).split()
+    back = array("f", map(float, texts))
+    same = {place: back[n] == exact[place] for n, place in enumerate(places)}
+    return dict(zip(places, texts, strict=True)), same
+
+
+def _in_form(value: float, text: str) -> str:
+    size = abs(value)
+    if _FIXED_FROM <= size < _SINGLE_FIXED_BELOW or not size:
+        return text
+    if size < _SMALLEST_NORMAL:
+        text = _subnormal(value)
+    mantissa, _, exponent = f"{float(text):.{_MOST_DIGITS - 1}e}".partition("e")
+    digits = mantissa.lstrip("-").replace(".", "").rstrip("0")
+    power = int(exponent)
+    sign = "-" if value < 0 else ""
+    if power == -4:  # noqa: PLR2004 - 1e-4, whose nearest real is below it
+        return f"{sign}0.000{digits}"
+    return sign + _exponential(digits, power)
+
+
+def _subnormal(value: float) -> str:
+    """Fewer digits suffice the smaller it is."""
+    for digits in range(1, _MOST_DIGITS):
+        text = f"{value:.{digits}g}"
+        if array("f", [float(text)])[0] == value:
+            return text
+    return f"{value:.{_MOST_DIGITS}g}"
+
+
+def _exponential(digits: str, power: int) -> str:
+    digits = digits.rstrip("0") or "0"
+    fraction = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{digits[0]}{fraction}e{power:+03d}"
+
+
+def _special(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def float8(data: bytes) -> str:
+    """The type double precision."""
+    return double(_DOUBLE(data)[0])
+
+
+def float4(data: bytes) -> str:
+    """The type real."""
+    return singles(_SINGLE(data))[0]
+
+
+def _points(data: bytes) -> list[str]:
+    numbers = [double(number) for number in struct.unpack(f">{len(data) // 8}d", data)]
+    return [f"({x},{y})" for x, y in zip(numbers[::2], numbers[1::2], strict=True)]
+
+
+def point(data: bytes) -> str:
+    """(x,y)."""
+    (only,) = _points(data)
+    return only
+
+
+def lseg(data: bytes) -> str:
+    """[(x,y),(x,y)]."""
+    first, second = _points(data)
+    return f"[{first},{second}]"
+
+
+def box(data: bytes) -> str:
+    """(x,y),(x,y)."""
+    high, low = _points(data)
+    return f"{high},{low}"
+
+
+def line(data: bytes) -> str:
+    """{A,B,C}."""
+    return "{" + ",".join(map(double, struct.unpack(">3d", data))) + "}"
+
+
+def path(data: bytes) -> str:
+    """[…] where it is open, (…) where it is closed."""
+    closed, count = struct.unpack_from(">bi", data)
+    points = _counted(data[5:], count)
+    return f"({points})" if closed else f"[{points}]"
+
+
+def polygon(data: bytes) -> str:
+    """((x,y),…)."""
+    (count,) = struct.unpack_from(">i", data)
+    return f"({_counted(data[4:], count)})"
+
+
+def _counted(data: bytes, count: int) -> str:
+    points = _points(data)
+    if len(points) != count:
+        raise ValueError("not as many points as it says")
+    return ",".join(points)
+
+
+def circle(data: bytes) -> str:
+    """<(x,y),r>."""
+    return f"<{point(data[:16])},{double(_DOUBLE(data[16:])[0])}>"
+
+
+def vector(data: bytes) -> str:
+    """The type vector of pgvector: [1,2,3]."""
+    dimensions, _ = struct.unpack_from(">Hh", data)
+    return f"[{','.join(singles(struct.unpack(f'>{dimensions}f', data[4:])))}]"
+
+
+def halfvec(data: bytes) -> str:
+    """The type halfvec of pgvector: [1,2,3]."""
+    dimensions, _ = struct.unpack_from(">Hh", data)
+    return f"[{','.join(singles(struct.unpack(f'>{dimensions}e', data[4:])))}]"
+
+
+def sparsevec(data: bytes) -> str:
+    """The type sparsevec of pgvector: {1:1.5,3:2}/5, counted from 1."""
+    dimensions, count, _ = struct.unpack_from(">iii", data)
+    found = struct.unpack(f">{count}i{count}f", data[12:])
+    pairs = zip(found[:count], singles(found[count:]), strict=True)
+    return "{" + ",".join(f"{place + 1}:{number}" for place, number in pairs) + f"}}/{dimensions}"
