@@ -1,35 +1,41 @@
-"""Where sealed backups stand: one port (`domain.ports.BlobStore`), opened by URL."""
+"""Where sealed backups stand: one port (`domain.ports.BlobStore`), opened by URL.
 
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+file:///directory                 `directory`: fsynced, for its owner alone
+s3://bucket/prefix                `buckets`: tried against a server of the S3 protocol
+gs://bucket/prefix, az://…        `buckets`: they come with the library and are untried
+redis:// rediss:// unix://        `redis`: for small data, on a server that forgets nothing
+"""
 
-from briefly_admin.domain.errors import SettingError
 from briefly_admin.domain.ports import BlobStore
+from briefly_admin.vault.stores import urls
 from briefly_admin.vault.stores.directory import DirectoryStore
-
-_SETTING = "BACKUP_STORE_URL"
-
-
-def open_store(url: str, *, redis_max_bytes: int = 256 << 20, lifetime: float = 86400.0) -> BlobStore:  # noqa: ARG001 - the signature all use; Redis reads them
-    """The store that `url` names: `file:/dir` or `file:///dir`, absolute and percent-encoded. Raises SettingError.
-
-    Nothing is made or written until something is put.
-    """
-    remedy = "Write it as file:///absolute/directory."
-    scheme, colon, _ = url.partition(":")
-    if not colon or scheme.lower() != "file":
-        raise SettingError(_SETTING, "only file: stores are known.", remedy=remedy)
-    parts = urlsplit(url)
-    if parts.netloc not in {"", "localhost"}:
-        raise SettingError(_SETTING, "a file: URL names no host.", remedy=remedy)
-    if parts.query or parts.fragment:
-        raise SettingError(_SETTING, "'?' and '#' in a path are written %3F and %23.", remedy=remedy)
-    path = unquote(parts.path)
-    if not path.startswith("/") or "\0" in path:
-        raise SettingError(_SETTING, "the directory must be absolute.", remedy=remedy)
-    return DirectoryStore(Path(path))
 
 
 def check_url(url: str) -> None:
-    """Raises SettingError where `open_store` would; nothing connects."""
-    open_store(url)
+    """Raises SettingError unless `open_store` would take the URL; connects to nothing."""
+    parts = urls.split(url)
+    if parts.scheme in urls.BUCKETS:
+        urls.bucket_of(parts)
+    elif parts.scheme in urls.REDIS:
+        urls.redis_of(parts)
+    else:
+        urls.directory_of(parts)
+
+
+def open_store(url: str, *, redis_max_bytes: int = 256 << 20, lifetime: float = 86400.0) -> BlobStore:
+    """The store that `url` names. Raises SettingError.
+
+    `redis_max_bytes`: what all objects may take together in Redis; `lifetime`: seconds that they stay there unless
+    they are kept longer. Nothing is made, written or connected to until the store is used.
+    """
+    parts = urls.split(url)
+    if parts.scheme in urls.BUCKETS:
+        # Imported where it is needed: the library brings a runtime of its own.
+        from briefly_admin.vault.stores.opening import open_bucket
+
+        return open_bucket(urls.bucket_of(parts))
+    if parts.scheme in urls.REDIS:
+        from briefly_admin.vault.stores.redis import RedisStore
+
+        return RedisStore(url, urls.redis_of(parts), max_bytes=redis_max_bytes, lifetime=lifetime)
+    return DirectoryStore(urls.directory_of(parts))
