@@ -8,7 +8,7 @@ import psycopg
 from briefly_admin.domain.errors import BrieflyError, Fenced, RunFailed, Stopped, Unavailable
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import EXCLUSIVE_KINDS, Phase, RunKind, phases
-from briefly_admin.engine import backup, before, constrain, expand, migrate, preflight, rehearse, verify
+from briefly_admin.engine import backup, before, constrain, expand, migrate, preflight, rehearse, verification, verify
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.fence import Lead, flush, take_over
 from briefly_admin.engine.retry import Verdict, classify, describe, patiently
@@ -38,6 +38,10 @@ _WRITING: Final = frozenset({Phase.EXPAND, Phase.MIGRATE, Phase.CONSTRAIN, Phase
 """What may begin only after a takeover."""
 _REPEATABLE: Final = frozenset({Phase.VALIDATE, Phase.BACKUP, Phase.EXPAND, Phase.CONSTRAIN, Phase.VERIFY})
 """Phases that only read, or go on from what is there, so that a lost connection costs a repetition and no more."""
+_OF_A_BACKUP: Final[Mapping[RunKind, Mapping[Phase, PhaseFunction]]] = {
+    RunKind.VERIFICATION: {Phase.VERIFY: verification.run},
+}
+"""Runs that look at a backup: every phase of them is their own, and may be repeated."""
 _BY_ROLLBACK: Final = frozenset({RunKind.ROLLBACK, RunKind.PREVIEW})
 
 
@@ -70,6 +74,8 @@ def _rehearsed(context: RunContext) -> bool:
 
 
 def _function(context: RunContext, phase: Phase) -> PhaseFunction:
+    if context.kind in _OF_A_BACKUP:
+        return _OF_A_BACKUP[context.kind][phase]
     if phase is Phase.MIGRATE and _rehearsed(context):
         return rehearse.run
     if context.kind in _BY_ROLLBACK and phase not in {Phase.PREFLIGHT, Phase.BACKUP}:
@@ -117,7 +123,7 @@ def _lead_phase(context: RunContext, phase: Phase, leading: _Leading) -> dict[st
         if phase in _WRITING and context.kind in EXCLUSIVE_KINDS and not _rehearsed(context):
             _again(context, phase, leading.need)
         function = _function(context, phase)
-        repeatable = phase in _REPEATABLE and function is _PHASES[phase]
+        repeatable = context.kind in _OF_A_BACKUP or (phase in _REPEATABLE and function is _PHASES[phase])
         result = dict(_again(context, phase, lambda: function(context)) if repeatable else function(context))
         _again(context, phase, leading.flush)
     except (Fenced, Stopped):

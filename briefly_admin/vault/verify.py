@@ -46,7 +46,7 @@ class Damage:
         place = [self.table] if self.table else []
         place += [f"stream {self.stream}"] if self.stream is not None else []
         place += [f"chunk {self.chunk}"] if self.chunk is not None else []
-        return f"{', '.join(place)}: {self.what}"
+        return f"{', '.join(place)}: {self.what}" if place else self.what
 
 
 @dataclass(frozen=True, slots=True)
