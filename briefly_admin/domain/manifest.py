@@ -241,7 +241,7 @@ class Manifest:
         once([stream.number for stream in self.streams], "manifest", "a stream")
         once([(table.schema, table.name) for table in self.tables], "manifest", "a table")
         once([(sequence.schema, sequence.name) for sequence in self.sequences], "manifest", "a sequence")
-        check_types(self.types, [])
+        check_types(self.types, [(column.type, table.label) for table in self.tables for column in table.columns])
         for table in self.tables:
             for key in table.foreign_keys:
                 parent = self.table(key.schema, key.table)

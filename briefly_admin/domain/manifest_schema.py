@@ -96,7 +96,8 @@ class TypeManifest:
 
     `kind` is one of TYPE_KINDS. An enum has `labels`, in order; a domain its `base` type with that one's `typmod`; an
     array, a range and a multirange their `element` (the range's subtype, the multirange's range); a composite its
-    `fields`. `extension` names the extension that brings the type, or is ''.
+    `fields`. A range's `collation` and `opclass` (qualified names) say how its bounds are ordered; '' where that is
+    as the subtype's defaults are, or where there is nothing to order. `extension` brings the type, or is ''.
     """
 
     name: str
@@ -106,6 +107,8 @@ class TypeManifest:
     typmod: int = -1
     element: str = ""
     fields: tuple[FieldManifest, ...] = ()
+    collation: str = ""
+    opclass: str = ""
     extension: str = ""
 
     @property
@@ -125,6 +128,8 @@ class TypeManifest:
             typmod=read.integer("typmod", least=-1),
             element=read.text("element"),
             fields=tuple(FieldManifest.from_json(*item) for item in read.items("fields")),
+            collation=read.text("collation"),
+            opclass=read.text("opclass"),
             extension=read.text("extension"),
         )
         described._check(path)
@@ -139,6 +144,8 @@ class TypeManifest:
             raise damaged(path, f"is not made of what its kind, {self.kind}, is made of")
         if (self.labels and self.kind != "enum") or (self.fields and self.kind != "composite"):
             raise damaged(path, f"has labels or fields, which its kind, {self.kind}, has not")
+        if (self.collation or self.opclass) and self.kind != "range":
+            raise damaged(path, f"has an order, which its kind, {self.kind}, has not")
         if self.typmod != -1 and self.kind != "domain":
             raise damaged(f"{path}.typmod", "is not -1")
         once([*self.labels], path, "a label")

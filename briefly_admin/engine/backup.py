@@ -20,6 +20,7 @@ from briefly_admin.domain.progress import Meter, Progress, TableProgress
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.planned import planned_changes
 from briefly_admin.engine.proving import PROOF_BYTES, prove_written, workers_of
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step, share
 from briefly_admin.engine.snapshot import (
@@ -28,6 +29,7 @@ from briefly_admin.engine.snapshot import (
     column_list,
     ctid_condition,
     describe_columns,
+    describe_foreign_keys,
     join_snapshot,
     open_snapshot,
     page_ranges,
@@ -36,6 +38,7 @@ from briefly_admin.engine.snapshot import (
     server_facts,
     translated,
 )
+from briefly_admin.engine.user_types import describe_types
 from briefly_admin.vault.layout import manifest_key
 from briefly_admin.vault.vault import BackupWriter
 from briefly_admin.vault.verify import all_objects_of
@@ -92,6 +95,7 @@ def _give_up(context: RunContext, writer: BackupWriter, backup_id: UUID) -> None
 
 
 def _write(context: RunContext, writer: BackupWriter, stream_bytes: int) -> Manifest:
+    changes = planned_changes(context)
     with open_snapshot(context.target, context.plan, beyond_plan(context)) as snapshot:
         sealer = _Sealer(context, writer, snapshot)
         # The leader copies on the session that holds the snapshot: with no second one, nobody can queue between them.
@@ -107,7 +111,8 @@ def _write(context: RunContext, writer: BackupWriter, stream_bytes: int) -> Mani
             backup_id=writer.backup_id, created_at=context.now(), plan=context.plan.name,
             plan_fingerprint=context.plan.fingerprint, tables=tables,
             sequences=read_sequences(snapshot.connection, snapshot.tables),
-            schema_fingerprint=schema_fingerprint(snapshot.tables), schema_changes=(), **facts,
+            schema_fingerprint=schema_fingerprint(snapshot.tables), schema_changes=changes,
+            types=describe_types(snapshot.connection, [table.oid for table in snapshot.tables.values()]), **facts,
         )  # fmt: skip
 
 
@@ -141,6 +146,7 @@ def _table(context: RunContext, snapshot: Snapshot, title: str, views: Sequence[
     return TableManifest(
         schema=catalog.schema, name=catalog.name, columns=describe_columns(snapshot.connection, catalog),
         key=tuple(snapshot.keys[title]), rows=digest.count, hash=table_hash(streams), digest=digest, streams=streams,
+        foreign_keys=describe_foreign_keys(catalog),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from briefly_admin.engine.target import Connection
+from briefly_admin.engine.user_types import AS_TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class CatalogColumn:
     """'' no, 'a' always, 'd' by default."""
     collation: str | None
     send: tuple[str, str] | None
-    """(schema, function), None for a type without a binary form."""
+    """(schema, function), None for a type without a binary form that holds anywhere (user_types.AS_TEXT)."""
     type_oid: int
     typmod: int
 
@@ -46,6 +47,8 @@ class CatalogConstraint:
     deferrable: bool = False
     on_delete: str = ""
     """'a' no action, 'r' restrict, 'c' cascade, 'n' set null, 'd' set default."""
+    period: bool = False
+    """foreign keys: the last columns are compared for containment, not for equality."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,11 @@ class CatalogTable:
         """Quoted and qualified."""
         return sql.Identifier(self.schema, self.name)
 
+    @property
+    def label(self) -> str:
+        """`schema.name`, for messages."""
+        return f"{self.schema}.{self.name}"
+
     def column(self, name: str) -> CatalogColumn | None:
         """The column of that name, or None."""
         return next((column for column in self.columns if column.name == name), None)
@@ -135,7 +143,7 @@ SELECT n.nspname AS schema, c.relname AS name, c.oid::bigint AS oid, c.relkind::
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
 """
-_COLUMNS: Final = """
+_COLUMNS: Final = f"""
 SELECT a.attname AS name, a.attnum::int AS number, format_type(a.atttypid, a.atttypmod) AS type,
        coalesce(b.typname, t.typname) AS base_type,
        NOT a.attnotnull AS nullable, pg_get_expr(d.adbin, d.adrelid) AS default,
@@ -148,12 +156,13 @@ SELECT a.attname AS name, a.attnum::int AS number, format_type(a.atttypid, a.att
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_type b ON b.oid = t.typbasetype AND t.typtype = 'd'
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-LEFT JOIN pg_proc p ON p.oid = t.typsend LEFT JOIN pg_namespace ps ON ps.oid = p.pronamespace
+LEFT JOIN pg_proc p ON p.oid = t.typsend AND NOT {AS_TEXT} LEFT JOIN pg_namespace ps ON ps.oid = p.pronamespace
 WHERE a.attrelid = %s::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _CONSTRAINTS: Final = """
 SELECT o.conname AS name, o.contype::text AS kind, pg_get_constraintdef(o.oid) AS definition,
        o.convalidated AS validated, o.condeferrable AS deferrable, o.confdeltype::text AS on_delete,
+       coalesce((to_jsonb(o) ->> 'conperiod')::boolean, false) AS period,
        ARRAY(SELECT a.attname::text FROM unnest(o.conkey) WITH ORDINALITY k(n, i)
              JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.n ORDER BY k.i) AS columns,
        fn.nspname AS f_schema, f.relname AS f_table,
@@ -196,7 +205,7 @@ def read_table(connection: Connection, schema: str, name: str) -> CatalogTable |
         if row is None:
             return None
         oid = (row["oid"],)
-        columns = tuple(_column(c) for c in cursor.execute(_COLUMNS, oid).fetchall())
+        columns = tuple(_column(c) for c in cursor.execute(_COLUMNS.encode(), oid).fetchall())
         constraints = tuple(_constraint(c) for c in cursor.execute(_CONSTRAINTS, oid).fetchall())
         indexes = tuple(
             CatalogIndex(**(i | {"columns": tuple(i["columns"])})) for i in cursor.execute(_INDEXES, oid).fetchall()

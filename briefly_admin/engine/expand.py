@@ -17,6 +17,7 @@ from briefly_admin.engine.ddl import SchemaSession
 from briefly_admin.engine.indexes import build
 from briefly_admin.engine.migrate import read_catalog
 from briefly_admin.engine.retry import describe, lost_connection
+from briefly_admin.engine.target import Connection
 from briefly_admin.plans.base import Column, Plan, SchemaChange, Table
 
 _HAS_STATISTICS = "SELECT EXISTS (SELECT FROM pg_stats WHERE schemaname = %s AND tablename = %s)"
@@ -34,7 +35,7 @@ def run(context: RunContext) -> dict[str, Any]:
 
         session = SchemaSession(context, connection, str(Phase.EXPAND), announce)
         catalog = read_catalog(connection, context)
-        for position, table, column in _wanted(context.plan):
+        for position, table, column in wanted_columns(context.plan):
             _add(session, catalog[table.name], position, column)
         for table in context.plan.tables:
             for child, key in needed_lookups(context.plan, table):
@@ -48,7 +49,7 @@ def run(context: RunContext) -> dict[str, Any]:
     }
 
 
-def _wanted(plan: Plan) -> Iterator[tuple[int, Table, Column]]:
+def wanted_columns(plan: Plan) -> Iterator[tuple[int, Table, Column]]:
     """Columns that the plan needs, with positions that stay the same whatever the database has."""
     position = 0
     for table in plan.tables:
@@ -59,20 +60,24 @@ def _wanted(plan: Plan) -> Iterator[tuple[int, Table, Column]]:
                 yield position, table, column
 
 
+def column_change(connection: Connection, table: CatalogTable, position: int, column: Column) -> ChangeRecord:
+    """The column's record: how it is added, and dropped again."""
+    names = (table.identifier, sql.Identifier(column.name))
+    add = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(*names, sql.SQL(column.type))  # the plan's own text
+    drop = sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(*names)
+    return ChangeRecord(
+        position, table.name, "column", column.name, add.as_string(connection), drop.as_string(connection)
+    )
+
+
 def _add(session: SchemaSession, table: CatalogTable, position: int, column: Column) -> None:
     journal, connection = session.context.journal, session.connection
     recorded = {change.position: change for change in journal.changes()}.get(position)
     if table.column(column.name) is None:
-        names = (table.identifier, sql.Identifier(column.name))
-        add = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(*names, sql.SQL(column.type))  # the plan's own text
-        drop = sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(*names)
-        journal.record_change(
-            ChangeRecord(
-                position, table.name, "column", column.name, add.as_string(connection), drop.as_string(connection)
-            )
-        )
+        change = column_change(connection, table, position, column)
+        journal.record_change(change)
         try:
-            session.alter(add)
+            session.alter(sql.Composed([sql.SQL(change.sql)]))
         except psycopg.Error as error:
             if lost_connection(error):
                 raise

@@ -10,9 +10,10 @@ import psycopg
 from psycopg import sql
 
 from briefly_admin.domain.errors import PreflightFailed, RunFailed, Unavailable
-from briefly_admin.domain.manifest import ColumnManifest, SequenceManifest, titles
+from briefly_admin.domain.manifest import ColumnManifest, ForeignKeyManifest, SequenceManifest, titles
 from briefly_admin.engine.catalog import CatalogTable, read_table
 from briefly_admin.engine.target import Connection, Target, safe_message
+from briefly_admin.engine.user_types import type_name
 from briefly_admin.plans.base import Plan
 from briefly_admin.vault.digest import SendColumn
 
@@ -20,6 +21,12 @@ _TRANSACTION_TIMEOUT: Final = 170_000
 """The first server that has it: a database's own setting would end a long backup."""
 STREAM_BYTES: Final = 256 << 20
 """What one stream holds of a table, TOAST and all, about."""
+
+_TYPES: Final = f"""
+SELECT a.attnum::int, {type_name("t", "n")}
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE a.attrelid = %s::oid AND a.attnum > 0 AND NOT a.attisdropped
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +166,7 @@ def ctid_condition(ctid_from: str, ctid_to: str) -> sql.Composable:
 
 def describe_columns(connection: Connection, table: CatalogTable) -> tuple[ColumnManifest, ...]:
     """The columns as the manifest names them: types qualified unless they are pg_catalog's."""
-    rows = connection.execute(
-        "SELECT a.attnum::int, CASE WHEN n.nspname = 'pg_catalog' THEN format_type(t.oid, NULL) "
-        "ELSE quote_ident(n.nspname) || '.' || quote_ident(t.typname) END "
-        "FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace "
-        "WHERE a.attrelid = %s::oid AND a.attnum > 0 AND NOT a.attisdropped",
-        (table.oid,),
-    ).fetchall()
+    rows = connection.execute(_TYPES.encode(), (table.oid,)).fetchall()
     types: dict[int, str] = dict(rows)
     return tuple(
         ColumnManifest(
@@ -175,6 +176,17 @@ def describe_columns(connection: Connection, table: CatalogTable) -> tuple[Colum
         )
         for column in table.columns
     )  # fmt: skip
+
+
+def describe_foreign_keys(table: CatalogTable) -> tuple[ForeignKeyManifest, ...]:
+    """Those that compare for equality, by name."""
+    return tuple(
+        ForeignKeyManifest(
+            each.name, each.columns, each.references[0], each.references[1], each.references[2], each.validated
+        )
+        for each in table.constraints
+        if each.kind == "f" and each.references and not each.period
+    )
 
 
 def read_sequences(connection: Connection, tables: Mapping[str, CatalogTable]) -> tuple[SequenceManifest, ...]:

@@ -21,6 +21,7 @@ from briefly_admin.engine import fence, rollback
 from briefly_admin.engine.catalog import CatalogTable, read_table
 from briefly_admin.engine.context import ChangeRecord, RunContext
 from briefly_admin.engine.target import Connection, Target
+from briefly_admin.engine.user_types import describe_types
 from briefly_admin.plans.base import Plan, Table
 from briefly_admin.vault.keys import MasterKeys
 from briefly_admin.vault.stores.directory import DirectoryStore
@@ -75,10 +76,12 @@ class SealedTarget:
 
     def _manifest(self, connection: Connection, writer: BackupWriter) -> Manifest:
         tables: list[TableManifest] = []
+        oids: list[int] = []
         sequences: list[SequenceManifest] = []
         for table in self.plan.tables:
             catalog = read_table(connection, table.schema, table.name)
             assert catalog is not None
+            oids.append(catalog.oid)
             tables.append(_seal(connection, writer, catalog, table.key, 1 + 2 * len(tables)))
             for schema, name in catalog.sequences:
                 query = sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(schema, name))
@@ -90,6 +93,7 @@ class SealedTarget:
         return Manifest(
             self.backup_id, datetime(2025, 11, 22, 12, 0, tzinfo=UTC), self.plan.name, self.plan.fingerprint,
             "18", row[1], row[0], {}, "0/0", tuple(tables), tuple(sequences), "cd" * 32, (),
+            types=describe_types(connection, oids),
         )  # fmt: skip
 
     def changed(self, table: str, kind: str, name: str, made: str, inverse: str, *, state: str = "made") -> None:
