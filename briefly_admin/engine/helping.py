@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Final
 
-from briefly_admin.engine import backup, migrate, proving, staging, unchanged, validate, verification
+from briefly_admin.engine import backup, loading, migrate, proving, unchanged, validate, verification
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.sharing import Step, help_out
 
 STEPS: Final[tuple[Step, ...]] = (
-    validate.STEP, backup.STEP, proving.PROOF, migrate.STEP, validate.AGAIN, *staging.STEPS, *unchanged.STEPS,
+    validate.STEP, backup.STEP, proving.PROOF, migrate.STEP, validate.AGAIN, *loading.STEPS, *unchanged.STEPS,
     proving.AGAIN, *verification.STEPS,
 )  # fmt: skip
 _BY_NAME: Final[Mapping[str, Step]] = {step.name: step for step in STEPS}

@@ -106,7 +106,7 @@ class Comparison:
         reader = context.vault.open(backup_id, *context.journal.backup_keys(backup_id))
         names = {table.name for table in suspects}
         names |= {r.child for table in suspects for r in table.repairs if isinstance(r, AggregateRepair)}
-        wanted = [table for table in reader.manifest.tables if table.name in names]
+        wanted = [table for title, table in reader.manifest.by_title.items() if title in names]
         with context.target.session(bulk=True) as connection:
             staged = [create_staged(connection, reader.manifest, table, schema) for table in wanted]
         if not staging.load(context, Phase.VERIFY, reader, wanted, schema):

@@ -16,7 +16,7 @@ from briefly_admin.domain.errors import BackupDamaged, Fenced, Stopped, Unavaila
 from briefly_admin.domain.partitions import PartitionState
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import Phase, RunKind
-from briefly_admin.engine import rollback, scratch, staging
+from briefly_admin.engine import loading, rollback, scratch, staging
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.sharing import help_out
 from briefly_admin.engine.staged import create_staged
@@ -26,7 +26,7 @@ from briefly_admin.vault.vault import Vault
 from tests.engine.journal_memory import MemoryJournal
 from tests.engine.sealed_target import KEYS, SealedTarget, plan_of
 
-STEPS = {step.name: step for step in staging.STEPS}
+STEPS = {step.name: step for step in loading.STEPS}
 _END = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'a helper'"
 PATIENCE = 10.0
 

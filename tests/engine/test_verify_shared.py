@@ -15,7 +15,7 @@ import pytest
 from briefly_admin.domain.errors import BackupDamaged, Stopped, Unavailable
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.records import QuarantinedRow
-from briefly_admin.engine import staging, unchanged, verify
+from briefly_admin.engine import loading, unchanged, verify
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.sharing import help_out
 from briefly_admin.engine.target import Target
@@ -23,7 +23,7 @@ from briefly_admin.engine.validate import AGAIN
 from tests.engine.journal_memory import MemoryJournal
 from tests.engine.library import NAME, Library
 
-STEPS = {step.name: step for step in (*staging.STEPS, *unchanged.STEPS, AGAIN)}
+STEPS = {step.name: step for step in (*loading.STEPS, *unchanged.STEPS, AGAIN)}
 BOOKS = 'books "100%"'
 WRITES = (
     f"UPDATE {NAME} SET title = 'Mine' WHERE id % 10 = 5",
