@@ -106,6 +106,9 @@ def _tables(connection: Connection, plan: Plan, beyond: Sequence[tuple[str, str]
     missing = [name for name, table in found.items() if table is None]
     if missing:
         raise PreflightFailed(f"The tables {', '.join(missing)} are not there.", remedy="See the checklist.")
+    others = [name for name, table in found.items() if table and table.kind != "r"]
+    if others:  # ONLY a partitioned table would have no rows at all
+        raise PreflightFailed(f"{', '.join(others)} is no ordinary table.", remedy="See the checklist.")
     return {name: table for name, table in found.items() if table}
 
 
