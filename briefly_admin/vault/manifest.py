@@ -8,20 +8,20 @@ from contextlib import closing
 from typing import Final
 from uuid import UUID
 
-from briefly_admin.domain.errors import BackupDamaged, NotFound
+from briefly_admin.domain.errors import BackupDamaged, BackupError, NotFound
 from briefly_admin.domain.manifest import Manifest
 from briefly_admin.domain.ports import BlobStore
 from briefly_admin.vault import layout
 from briefly_admin.vault.seal import KIND_MANIFEST, MANIFEST_NUMBER, seal, unseal
 
-MAX_SIZE: Final = 1 << 28
-"""Bytes of a sealed manifest that a reader takes at most: some 500,000 streams."""
+MAX_SIZE: Final = 1 << 26
+"""Bytes of a sealed manifest at most: some 130,000 streams, of 256 MiB each."""
 _READ_SIZE: Final = 1 << 16
 
 
 def seal_manifest(manifest: Manifest, *, data_key: bytes, randomness: Callable[[int], bytes]) -> bytes:
-    """The sealed bytes."""
-    return b"".join(
+    """The sealed bytes. Raises BackupError if no reader would take so many."""
+    sealed = b"".join(
         seal(
             [manifest.to_bytes()],
             data_key=data_key,
@@ -31,6 +31,12 @@ def seal_manifest(manifest: Manifest, *, data_key: bytes, randomness: Callable[[
             randomness=randomness,
         )
     )
+    if len(sealed) > MAX_SIZE:
+        raise BackupError(
+            f"The backup's manifest would have {len(sealed)} bytes; readers take {MAX_SIZE}.",
+            remedy="Back up fewer tables at once.",
+        )
+    return sealed
 
 
 def fetch_manifest(store: BlobStore, backup_id: UUID, *, expected_sha256: str) -> bytes:

@@ -35,6 +35,7 @@ KEY_SIZE: Final = 32
 TAG_SIZE: Final = 16
 _HEADER: Final = struct.Struct(">4sBB16sI16sI")
 _COMMIT_SIZE: Final = 32
+_MAX_NUMBER: Final = (1 << 32) - 1
 PREFIX_SIZE: Final = _HEADER.size + _COMMIT_SIZE
 """Bytes before the first chunk."""
 
@@ -166,6 +167,8 @@ def _open_header(sealed: Readable, name: StreamName, data_key: bytes) -> tuple[A
         raise damaged(name, "it is not a sealed stream")
     if version != VERSION:
         raise damaged(name, f"its format version is {version}; this program reads {VERSION}")
+    if not 0 <= name.number <= _MAX_NUMBER:
+        raise damaged(name, "there is no stream of that number")
     asked = _HEADER.pack(MAGIC, VERSION, name.kind, name.backup_id.bytes, name.number, salt, chunk_size)
     key, expected = _derive(data_key, asked)
     if not hmac.compare_digest(commit, expected) or header != asked:

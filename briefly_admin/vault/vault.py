@@ -199,11 +199,11 @@ class Vault:
     def sweep_orphans(self, known_ids: Collection[UUID]) -> list[UUID]:
         """Destroy what crashes left: backups without a manifest that are not among `known_ids`; their ids.
 
-        `known_ids` must hold every backup being written just now.
+        `known_ids` must hold every backup being written just now. Raises BackupError where the listing does not end.
         """
         whole: set[UUID] = set()
         found: set[UUID] = set()
-        for key in self.store.list():
+        for key in layout.limited(self.store.list()):
             if backup_id := layout.backup_of(key):
                 found.add(backup_id)
                 if key == layout.manifest_key(backup_id):

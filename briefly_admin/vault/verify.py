@@ -21,6 +21,8 @@ from briefly_admin.vault.copybinary import CopyParser, blocks
 from briefly_admin.vault.digest import RowDigester
 from briefly_admin.vault.seal import KIND_TABLE, StreamName, read_chunks
 
+MOST_FAULTS: Final = 1000
+"""Damaged chunks of a stream that are listed; behind them it is not read on, for it may never end."""
 _READ_SIZE: Final = 1 << 20
 MISSING: Final = "is missing"
 
@@ -116,16 +118,17 @@ class Meter:
 
 
 class _Hashing:
-    """A file that counts and hashes what is read from it."""
+    """A file that counts and hashes what is read from it; it ends a byte behind where it should, at the latest."""
 
-    def __init__(self, file: BinaryIO, meter: Meter) -> None:
+    def __init__(self, file: BinaryIO, meter: Meter, expected: StoredObject) -> None:
         self._file = file
+        self._limit = expected.size + 1
         self._meter = meter
         self._hash = hashlib.sha256()
         self.size = 0
 
     def read(self, size: int, /) -> bytes:
-        data = self._file.read(size)
+        data = self._file.read(max(0, min(size, self._limit - self.size)))
         self._hash.update(data)
         self.size += len(data)
         self._meter.add(len(data))
@@ -163,7 +166,7 @@ def _verify_object(store: BlobStore, expected: StoredObject, meter: Meter) -> It
         yield Damage(place, expected.stream, None, MISSING)
         return
     with closing(file):
-        if expected.sha256 and (fault := _Hashing(file, meter).fault(expected)):
+        if expected.sha256 and (fault := _Hashing(file, meter, expected).fault(expected)):
             yield Damage(place, expected.stream, None, fault)
 
 
@@ -243,9 +246,9 @@ class _StreamCheck:
         except NotFound:
             return [self._damage(MISSING)]
         with closing(file):
-            hashing = _Hashing(file, meter)
+            hashing = _Hashing(file, meter, expected)
             self._content(hashing)
-            if (fault := hashing.fault(expected)) and not self._faults:
+            if not self._faults and (fault := hashing.fault(expected)):
                 self._faults.append(self._damage(fault))
         return self._faults
 
@@ -264,6 +267,9 @@ class _StreamCheck:
         for chunk in read_chunks(file, self._name, data_key=self._data_key):
             if chunk.plaintext is None:
                 self._faults.append(self._damage(chunk.fault, chunk.index))
+                if len(self._faults) == MOST_FAULTS:
+                    self._faults.append(self._damage("so many chunks are damaged that the others were not read"))
+                    return
             elif not self._faults:
                 yield chunk.plaintext
 

@@ -55,8 +55,9 @@ def destroy(store: BlobStore, backup_id: UUID) -> None:
     """Delete all of a backup, slots first; safe to repeat. Raises Unavailable."""
     store.delete(layout.slots_key(backup_id))
     store.delete(layout.manifest_key(backup_id))
-    for key in list(store.list(layout.prefix(backup_id))):
-        store.delete(key)
+    for key in list(layout.limited(store.list(layout.prefix(backup_id)))):
+        if layout.backup_of(key) == backup_id:  # a hostile listing may name what is another's
+            store.delete(key)
 
 
 class BackupWriter:
