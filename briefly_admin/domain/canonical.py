@@ -17,6 +17,7 @@ from briefly_admin.domain.errors import BackupDamaged
 MIN_INTEGER: Final = -(1 << 63)
 MAX_INTEGER: Final = (1 << 63) - 1
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
+_CTID: Final = re.compile(r"\([0-9]{1,10},[0-9]{1,5}\)")
 _T = TypeVar("_T")
 
 
@@ -49,8 +50,18 @@ class JsonObject:
         return value
 
     def text(self, name: str) -> str:
-        """A text."""
-        return self._get(name, str)
+        """A text that PostgreSQL could hold."""
+        value = self._get(name, str)
+        if "\0" in value:
+            raise damaged(f"{self.path}.{name}", "holds a NUL")
+        return value
+
+    def place(self, name: str) -> str:
+        """A ctid as PostgreSQL writes it, or ''."""
+        value = self._get(name, str)
+        if value and not _CTID.fullmatch(value):
+            raise damaged(f"{self.path}.{name}", "is not a ctid")
+        return value
 
     def one_of(self, name: str, values: Sequence[str]) -> str:
         """One of these texts."""

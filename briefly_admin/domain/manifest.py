@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -57,8 +57,8 @@ class StreamManifest:
         read = JsonObject(data, path, cls)
         return cls(
             number=read.integer("number", least=1),
-            ctid_from=read.text("ctid_from"),
-            ctid_to=read.text("ctid_to"),
+            ctid_from=read.place("ctid_from"),
+            ctid_to=read.place("ctid_to"),
             rows=read.integer("rows"),
             plaintext_size=read.integer("plaintext_size"),
             plaintext_sha256=read.sha256("plaintext_sha256"),
@@ -214,8 +214,8 @@ class Manifest:
         read = JsonObject(data, "manifest", cls)
         try:
             backup_id = UUID(read.text("backup_id"))
-            created_at = datetime.fromisoformat(read.text("created_at"))
-        except ValueError as error:
+            created_at = datetime.fromisoformat(read.text("created_at")).astimezone(UTC)
+        except (ValueError, OverflowError) as error:
             raise damaged("manifest", "has a malformed id or time") from error
         manifest = cls(
             backup_id=backup_id,
