@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from briefly_admin.domain.errors import BackupDamaged
+from briefly_admin.vault.copypattern import RowPattern
 
 SIGNATURE: Final = b"PGCOPY\n\xff\r\n\x00"
 HEADER: Final = SIGNATURE + bytes(8)
@@ -59,6 +60,7 @@ class CopyParser:
         # Fields to pass over before each key column, and behind the last one.
         self._gaps = [after - before - 1 for before, after in zip([-1, *ascending], ascending, strict=False)]
         self._rest = columns - (ascending[-1] + 1 if ascending else 0)
+        self._pattern = RowPattern(columns, key)
         self._pending = b""
         self._begun = False
         self._ended = False
@@ -74,8 +76,11 @@ class CopyParser:
             if not self._begun:
                 position = self._header(buffer)
                 self._begun = True
+            hopeful = True
             while not self._ended:
+                position = self._pattern.take(buffer, position, found.rows, found.keys, hopeful=hopeful)
                 position = self._row(buffer, position, found)
+                hopeful = False
         except _Incomplete as incomplete:
             self.needed = incomplete.needed
         self.row_count += len(found.rows)
@@ -135,7 +140,9 @@ class CopyParser:
             raise self._awaiting(incomplete.needed - start, found) from None
         if position > size:
             raise self._awaiting(position - start, found)
-        found.rows.append(buffer[begin:position])
+        row = buffer[begin:position]
+        self._pattern.learn(row)
+        found.rows.append(row)
         if spans:
             found.keys.append(b"".join([buffer[slice(*spans[place])] for place in self._order]))
         return position

@@ -4,7 +4,6 @@ See domain/digest.py for what they are.
 """
 
 import hashlib
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +16,13 @@ from briefly_admin.domain.digest import BUCKETS, WORDS, BucketDigests, TableDige
 _EVEN: Final = (((1 << 64) - 1) << 128) | ((1 << 64) - 1)
 _ODD: Final = _EVEN << 64
 _LANE: Final = (1 << 128) - 1
+_HASH_BITS: Final = 256
+_AT_ONCE: Final = 4096
+"""Hashes that are added up as one number, by halving; a power of two."""
+_EVEN_ALL: Final = int.from_bytes((bytes(8) + b"\xff" * 8) * 2 * _AT_ONCE)
+_HALVES: Final = [
+    (size, (1 << size) - 1) for size in (_HASH_BITS << step for step in reversed(range(_AT_ONCE.bit_length() - 1)))
+]
 
 
 class RowDigester:
@@ -25,7 +31,7 @@ class RowDigester:
     def __init__(self, *, keyed: bool) -> None:
         self._keyed = keyed
         self._count = 0
-        self._sums = [0] * WORDS
+        self._total_even = self._total_odd = 0
         self._counts = [0] * BUCKETS if keyed else []
         self._even = [0] * BUCKETS if keyed else []
         self._odd = [0] * BUCKETS if keyed else []
@@ -34,9 +40,9 @@ class RowDigester:
         """Take rows (bytes without the field count) and, if keyed, the key of each (its fields, joined)."""
         sha256 = hashlib.sha256
         if not self._keyed:
-            words = struct.unpack(f">{WORDS * len(rows)}Q", b"".join([sha256(row).digest() for row in rows]))
             self._count += len(rows)
-            self._sums = [total + sum(words[place::WORDS]) for place, total in enumerate(self._sums)]
+            for start in range(0, len(rows), _AT_ONCE):
+                self._add_all(b"".join([sha256(row).digest() for row in rows[start : start + _AT_ONCE]]))
             return
         counts, even, odd, from_bytes = self._counts, self._even, self._odd, int.from_bytes
         for row, key in zip(rows, keys, strict=True):
@@ -47,6 +53,16 @@ class RowDigester:
             even[bucket] += value & _EVEN
             odd[bucket] += value & _ODD
 
+    def _add_all(self, hashes: bytes) -> None:
+        """Add so many hashes at once: a halving adds each of the lower half to one of the upper half, lane by lane."""
+        value = int.from_bytes(hashes)
+        even, odd = value & _EVEN_ALL, (value >> 64) & _EVEN_ALL
+        for size, lower in _HALVES:
+            even = (even >> size) + (even & lower)
+            odd = (odd >> size) + (odd & lower)
+        self._total_even += even
+        self._total_odd += odd
+
     def buckets(self) -> BucketDigests | None:
         """The digest of each bucket, or None without keys."""
         if not self._keyed:
@@ -56,11 +72,15 @@ class RowDigester:
     def digest(self) -> TableDigest:
         """The digest of all rows."""
         buckets = self.buckets()
-        return TableDigest.from_sums(self._count, self._sums) if buckets is None else buckets.total()
+        return buckets.total() if buckets is not None else _of(self._count, self._total_even, self._total_odd)
 
     def _bucket(self, number: int) -> TableDigest:
-        even, odd = self._even[number], self._odd[number] >> 64
-        return TableDigest.from_sums(self._counts[number], (odd >> 128, even >> 128, odd & _LANE, even & _LANE))
+        return _of(self._counts[number], self._even[number], self._odd[number] >> 64)
+
+
+def _of(count: int, even: int, odd: int) -> TableDigest:
+    """From the sums of words 1 and 3, and of 0 and 2, each two in lanes of 128 bits."""
+    return TableDigest.from_sums(count, (odd >> 128, even >> 128, odd & _LANE, even & _LANE))
 
 
 @dataclass(frozen=True, slots=True)
