@@ -1,30 +1,19 @@
-"""The behaviour of every store. A store that is added joins `STORES`."""
+"""The behaviour of every store: each test runs on all of them."""
 
 import errno
-import fcntl
-import os
+import random
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
-from briefly_admin.domain.errors import NotFound, Refused, SettingError, Unavailable
+from briefly_admin.domain.errors import NotFound, Refused, Unavailable
 from briefly_admin.domain.ports import BlobStore
-from briefly_admin.vault.stores import open_store
-from briefly_admin.vault.stores.directory import DirectoryStore
+from tests.object_storage import ACCESS_KEY, SECRET_KEY
+from tests.vault.conftest import Opened
 
-_NOBODY = 65534
-
-STORES: dict[str, Callable[[Path], BlobStore]] = {
-    "directory": lambda path: open_store((path / "not" / "yet" / "there").as_uri()),
-}
-
-
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    return STORES[request.param](tmp_path)
+_MIB = 1 << 20
 
 
 def content(store: BlobStore, key: str) -> bytes:
@@ -128,9 +117,11 @@ def test_whoever_reads_meanwhile_finds_the_old_or_the_new_object(store: BlobStor
     done = threading.Event()
 
     def replace() -> None:
-        for number in range(20):
-            store.replace("a/slots.json", old if number % 2 else new)
-        done.set()
+        try:
+            for number in range(20):
+                store.replace("a/slots.json", old if number % 2 else new)
+        finally:
+            done.set()
 
     thread = threading.Thread(target=replace)
     thread.start()
@@ -198,109 +189,96 @@ def test_room_is_told(store: BlobStore) -> None:
     assert free is None or free > 0
 
 
-def test_what_is_no_directory_has_no_room(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    store = DirectoryStore(tmp_path / "file")
-    with pytest.raises(Unavailable, match="does not take or give new backups: Not a directory"):
-        store.free_bytes()
-    with pytest.raises(Unavailable, match="does not take or give its keys: Not a directory"):
-        list(store.list())
+def large(seed: int, size: int = 13 * _MIB + 7) -> Iterator[bytes]:
+    """Pieces like a sealed stream's, different for each seed."""
+    dice = random.Random(seed)
+    while size > 0:
+        piece = dice.randbytes(min(size, _MIB + 16))
+        size -= len(piece)
+        yield piece
 
 
-def test_a_directory_that_takes_nothing_has_no_room() -> None:
-    # Not pytest's tmp_path: as root its parent is closed to others, and root itself may write everywhere.
-    former = os.geteuid()
-    with TemporaryDirectory() as directory:
-        Path(directory).chmod(0o555)
+def test_a_large_object_comes_back_in_small_reads(opened: Opened) -> None:
+    assert opened.store.put("a/streams/1.bma", large(1)) == 13 * _MIB + 7
+    expected, dice = b"".join(large(1)), random.Random(2)
+    with opened.store.open("a/streams/1.bma") as file:
+        seen = bytearray()
+        while piece := file.read(dice.choice((1, 15, 4096, 3 * _MIB))):
+            seen += piece
+        assert seen == expected
+        assert file.read(1) == b""
+    assert opened.store.size("a/streams/1.bma") == len(expected)
+    assert opened.everything() == ["a/streams/1.bma"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), OSError(errno.ENOSPC, "theirs"), KeyboardInterrupt()])
+def test_a_large_source_that_fails_leaves_nothing_anywhere(opened: Opened, error: BaseException) -> None:
+    def broken() -> Iterator[bytes]:
+        yield from large(1)
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        opened.store.put("a/1", broken())
+    assert raised.value is error
+    assert opened.everything() == []
+
+
+def test_a_refused_put_leaves_nothing_else(opened: Opened) -> None:
+    opened.store.put("a/1", [b"first"])
+    for source in ([b"second"], large(1)):
+        with pytest.raises(Refused, match="already holds a/1"):
+            opened.store.put("a/1", source)
+    assert opened.everything() == ["a/1"]
+    assert content(opened.store, "a/1") == b"first"
+
+
+@pytest.mark.parametrize("size", [1000, 6 * _MIB])
+def test_of_puts_of_one_key_at_once_one_wins_whole(opened: Opened, size: int) -> None:
+    together = threading.Barrier(4, timeout=60)
+    winners: list[int] = []
+    refused: list[Refused] = []
+
+    def source(number: int) -> Iterator[bytes]:
+        pieces = list(large(number, size))
+        yield from pieces[:-1]
+        together.wait()
+        yield pieces[-1]
+
+    def write(number: int) -> None:
         try:
-            if former == 0:
-                os.seteuid(_NOBODY)
-            with pytest.raises(Unavailable, match="does not take or give new backups: Permission denied"):
-                DirectoryStore(Path(directory) / "store").free_bytes()
-        finally:
-            os.seteuid(former)
+            opened.store.put("a/1", source(number))
+            winners.append(number)
+        except Refused as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(winners), len(refused)) == (1, 3)
+    assert content(opened.store, "a/1") == b"".join(large(winners[0], size))
+    assert opened.everything() == ["a/1"]
 
 
-def modes(root: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mode & 0o777 for path in [root, *root.rglob("*")]}
+def test_the_room_that_is_asked_for_leaves_nothing(opened: Opened) -> None:
+    opened.store.free_bytes()
+    assert opened.everything() == []
 
 
-def test_a_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
-    former = os.umask(0)
-    try:
-        DirectoryStore(tmp_path / "store").put("a/1", [b"x"])
-    finally:
-        os.umask(former)
-    assert modes(tmp_path / "store") == {"store": 0o700, ".partial": 0o700, "a": 0o700, "1": 0o600}
+def test_an_object_that_goes_while_it_is_read_is_no_short_object(opened: Opened) -> None:
+    opened.store.put("a/1", large(1))
+    with opened.store.open("a/1") as file:
+        seen = file.read(10)
+        opened.store.delete("a/1")
+        if opened.kind == "directory":  # an open file stays
+            assert seen + file.read() == b"".join(large(1))
+        else:
+            with pytest.raises(Unavailable, match="while it was read"):
+                file.read()
 
 
-def test_what_a_killed_process_left_is_not_listed_and_goes(tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path)
-    store.put("a/1", [b"x"])
-    left, held = tmp_path / ".partial" / "left", tmp_path / ".partial" / "held"
-    left.write_bytes(b"half")
-    held.write_bytes(b"half of a living process")
-    with held.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert list(store.list()) == ["a/1"]
-        store.put("a/2", [b"y"])
-        assert not left.exists()
-        assert held.exists()
-
-
-def test_deleting_removes_empty_directories(tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path / "store")
-    store.put("a/b/1", [b"x"])
-    store.delete("a/b/1")
-    assert not (tmp_path / "store" / "a").exists()
-    assert (tmp_path / "store").exists()
-
-
-def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_bytes(b"secret")
-    store = DirectoryStore(tmp_path / "store")
-    store.put("a/1", [b"x"])
-    (tmp_path / "store" / "a" / "2").symlink_to(tmp_path / "secret")
-    with pytest.raises(Unavailable):
-        store.open("a/2")
-    with pytest.raises(Refused):
-        store.put("a/2", [b"over the link"])
-    assert (tmp_path / "secret").read_bytes() == b"secret"
-
-
-def test_a_directory_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(Unavailable, match="does not take"):
-        DirectoryStore(tmp_path / "file" / "below").put("a", [b"x"])
-
-
-def test_a_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
-    import resource
-    import signal
-
-    store = DirectoryStore(tmp_path)
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
-    try:
-        with pytest.raises(Unavailable, match="File too large") as raised:
-            store.put("a/1", [bytes(1 << 19)] * 4)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert "room" in raised.value.remedy
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["", "/var/backups", "backups", "file:backups", "file://host/dir", "file:///a?b", "file:///a#b", "http://x/y", "file:///a%00b"],
-)  # fmt: skip
-def test_other_urls_are_a_setting_error(url: str) -> None:
-    with pytest.raises(SettingError, match="BACKUP_STORE_URL"):
-        open_store(url)
-
-
-@pytest.mark.parametrize("form", ["file:{}", "file://{}", "file://localhost{}", "FILE:{}"])
-def test_file_urls_name_a_directory(form: str, tmp_path: Path) -> None:
-    open_store(form.format(tmp_path / "with%20space")).put("a", [b"x"])
-    assert (tmp_path / "with space" / "a").read_bytes() == b"x"
+def test_a_store_shows_no_password(opened: Opened) -> None:
+    assert opened.kind in repr(opened.store).lower().replace("bucket", "s3")
+    for secret in (urlsplit(opened.url).password, SECRET_KEY, ACCESS_KEY):
+        assert not secret or secret not in repr(opened.store)

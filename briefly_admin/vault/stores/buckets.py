@@ -21,6 +21,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -32,7 +33,7 @@ from briefly_admin.vault.stores.naming import absent, exists, is_key, require_ke
 from briefly_admin.vault.stores.pieces import read_in_pieces
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import GetOptions, ObjectMeta, UpdateVersion
     from obstore.store import ObjectStore
 
 _PART: Final = 5 << 20
@@ -54,12 +55,18 @@ _SAYS: Final = (
     ("IncompleteMessage|kind: (?:Decode|Body|Interrupted)", "the connection broke off"),
 )
 """What the library's error says, as a pattern in its text, and what we say; the first that fits."""
+_LATER: Final = "Try again later."
+_CHANGED: Final = "it was replaced or deleted while it was read"
 _STATUS: Final = re.compile(r"status: (\d{3})")
 _REMEDIES: Final = (
     ("InvalidPath", "Remove that object, or give the backups a prefix of their own in BACKUP_STORE_URL."),
-    ("TimedOut|kind: (?:Timeout|Connect|Decode|Body|Interrupted)|IncompleteMessage|status: 5", "Try again later."),
+    ("TimedOut|kind: (?:Timeout|Connect|Decode|Body|Interrupted)|IncompleteMessage|status: 5", _LATER),
 )
 _NO_CONDITION: Final = "it overwrites objects although it was asked not to"
+
+
+class _ChangedError(Unavailable):
+    """What is being read was replaced or deleted."""
 
 
 class BucketStore:
@@ -82,13 +89,13 @@ class BucketStore:
             return len(start)
         if self._meta(key) is not None:
             raise exists(key)
-        partial = f"{_partials(key)}{secrets.token_hex(8)}"
+        beside = f"{_partials(key)}{secrets.token_hex(8)}"
         try:
-            size = self._upload(partial, key, chain([start], source))
-            self._publish(partial, key)
+            size = self._upload(beside, key, chain([start], source))
+            self._publish(beside, key)
         except BaseException:
             with suppress(Unavailable):  # the backup's destruction removes it
-                self.delete(partial)
+                self.delete(beside)
             raise
         with suppress(Unavailable):
             for left in self.list(_partials(key)):
@@ -102,8 +109,11 @@ class BucketStore:
             meta = self._meta(key)
             if meta is None:
                 raise absent(key)
+            found: UpdateVersion = {"e_tag": meta["e_tag"]}
+            if meta["version"] is not None:
+                found["version"] = meta["version"]
             with self._failures(key), suppress(PreconditionError):  # another one replaced it meanwhile: look again
-                obstore.put(self._objects, key, data, mode={"e_tag": meta["e_tag"], "version": meta["version"]})
+                obstore.put(self._objects, key, data, mode=found)
                 return
         raise self._unavailable(key, "others replace it all the time")
 
@@ -112,24 +122,15 @@ class BucketStore:
 
     def open(self, key: str) -> BinaryIO:
         """A stream over the object as it is now, in pieces of 4 MiB. Raises NotFound."""
-        meta = self._meta(require_key(key))
-        if meta is None:
-            raise absent(key)
-
-        def fetch(start: int, length: int) -> bytes:
-            with self._failures(key):
-                try:
-                    got = obstore.get(
-                        self._objects, key, options={"range": (start, start + length), "if_match": meta["e_tag"]}
-                    ).bytes()
-                except (PreconditionError, FileNotFoundError) as error:
-                    raise self._unavailable(key, "it was replaced or deleted while it was read") from error
-            if len(got) != length:
-                raise self._unavailable(key, "it gave less than was asked for")
-            return bytes(got)
-
-        first = fetch(0, min(_PIECE, meta["size"])) if meta["size"] else b""
-        return read_in_pieces(meta["size"], first, fetch, piece=_PIECE)
+        require_key(key)
+        for _ in range(_TRIES):
+            meta = self._meta(key)
+            if meta is None:
+                raise absent(key)
+            with suppress(_ChangedError):  # replaced meanwhile: look again
+                first = self._read(key, meta, 0, min(_PIECE, meta["size"]))
+                return read_in_pieces(meta["size"], first, partial(self._read, key, meta), piece=_PIECE)
+        raise _ChangedError(self._message(key, _CHANGED), remedy=_LATER)
 
     def size(self, key: str) -> int:
         """Bytes of the object. Raises NotFound."""
@@ -178,6 +179,22 @@ class BucketStore:
                 obstore.put(self._objects, _PROBE, b"briefly")
         raise self._unavailable("new backups", _NO_CONDITION)
 
+    def _read(self, key: str, meta: "ObjectMeta", start: int, length: int) -> bytes:
+        """A piece of the very object that `meta` describes. Raises _ChangedError if it is another now, or none."""
+        if not length:
+            return b""
+        options: GetOptions = {"range": (start, start + length)}
+        if meta["e_tag"] is not None:
+            options["if_match"] = meta["e_tag"]
+        with self._failures(key):
+            try:
+                got = bytes(obstore.get(self._objects, key, options=options).bytes())
+            except (PreconditionError, FileNotFoundError) as error:
+                raise _ChangedError(self._message(key, _CHANGED), remedy=_LATER) from error
+        if len(got) != length:
+            raise self._unavailable(key, "it gave less than was asked for")
+        return got
+
     def _create(self, key: str, data: bytes) -> None:
         with self._failures(key):
             try:
@@ -185,11 +202,11 @@ class BucketStore:
             except AlreadyExistsError as error:
                 raise exists(key) from error
 
-    def _upload(self, partial: str, key: str, chunks: Iterable[bytes]) -> int:
+    def _upload(self, beside: str, key: str, chunks: Iterable[bytes]) -> int:
         """Upload in parts; the number of bytes. Whatever fails, the unfinished upload is aborted."""
         size = 0
         with self._failures(key):
-            writer = obstore.open_writer(self._objects, partial, buffer_size=_PART, max_concurrency=_UPLOADS)
+            writer = obstore.open_writer(self._objects, beside, buffer_size=_PART, max_concurrency=_UPLOADS)
         try:
             for chunk in chunks:  # its own errors stay its own
                 with self._failures(key):
@@ -205,10 +222,10 @@ class BucketStore:
             writer.close()
         return size
 
-    def _publish(self, partial: str, key: str) -> None:
+    def _publish(self, beside: str, key: str) -> None:
         with self._failures(key):
             try:
-                obstore.copy(self._objects, partial, key, overwrite=False)
+                obstore.copy(self._objects, beside, key, overwrite=False)
             except AlreadyExistsError as error:
                 raise exists(key) from error
             except FileNotFoundError as error:
@@ -237,10 +254,11 @@ class BucketStore:
             raise self._unavailable(key, _reason(error), _remedy(error)) from error
 
     def _unavailable(self, key: str, reason: str, remedy: str = "") -> Unavailable:
-        return Unavailable(
-            f"The backup store {self._shown} does not take or give {key}: {reason}.",
-            remedy=remedy or "Check BACKUP_STORE_URL, the bucket, and the credentials and their permissions.",
-        )
+        check = "Check BACKUP_STORE_URL, the bucket, and the credentials and their permissions."
+        return Unavailable(self._message(key, reason), remedy=remedy or check)
+
+    def _message(self, key: str, reason: str) -> str:
+        return f"The backup store {self._shown} does not take or give {key}: {reason}."
 
 
 def _partials(key: str) -> str:

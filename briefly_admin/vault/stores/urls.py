@@ -83,7 +83,7 @@ def redis_of(parts: SplitResult) -> str:
     """The server's name for people, without password, of a redis:, rediss: or unix: URL. Raises SettingError."""
     options = parse_qsl(parts.query, keep_blank_values=True)
     if parts.fragment or any(name not in _REDIS_OPTIONS for name, _ in options):
-        raise SettingError(SETTING, "a Redis URL takes ?db= and ?ssl_cert_reqs= alone.")
+        raise SettingError(SETTING, "has options that are not known.", remedy="Known are ?db= and ?ssl_cert_reqs=.")
     if parts.scheme == "unix":
         if not parts.path.startswith("/"):
             raise SettingError(SETTING, "names no socket.", remedy="Write it as unix:///path/to/socket?db=0.")
@@ -91,6 +91,6 @@ def redis_of(parts: SplitResult) -> str:
         raise SettingError(SETTING, "names no server.", remedy="Write it as redis://host:port/database.")
     database = dict(options).get("db", "" if parts.scheme == "unix" else parts.path.strip("/"))
     if database and not database.isdecimal():
-        raise SettingError(SETTING, "the number of a Redis database is a number.")
+        raise SettingError(SETTING, "names no database.", remedy="Redis numbers them: 0, 1, …")
     place = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
     return f"{parts.scheme}://{place}" + (f", database {database}" if database else "")
