@@ -10,6 +10,7 @@ from briefly_admin.domain.audit import AuditEvent
 from briefly_admin.domain.errors import Refused, Unavailable
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.domain.runs import Phase
+from briefly_admin.engine.beyond import tables_beyond
 from briefly_admin.services.auditing import CLOCK, AuditService, require
 from briefly_admin.services.config import Servers
 from briefly_admin.services.reading import Reader, find_backup
@@ -63,8 +64,6 @@ class BackupService:
     def beyond(self, actor: Actor) -> tuple[BeyondView, ...]:
         """The target's tables beyond the plan. Raises NotAllowed, Unavailable."""
         require(actor, Permission.BACK_UP)
-        from briefly_admin.engine.beyond import tables_beyond
-
         with self._target.session() as connection:
             found = tables_beyond(connection, self._plan)
         return tuple(BeyondView(f"{t.schema}.{t.name}", t.rows, t.bytes, t.why_not) for t in found)

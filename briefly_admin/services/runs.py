@@ -12,6 +12,7 @@ from briefly_admin.domain.config import BY_NAME, FIELDS, RunConfig
 from briefly_admin.domain.errors import BackupExpired, Busy, InvalidRequest, Refused
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.domain.runs import BOUND_TO_PLAN, EXCLUSIVE_KINDS, RunKind, RunState
+from briefly_admin.engine.beyond import checked
 from briefly_admin.engine.blockers import blockers
 from briefly_admin.engine.identity import identify
 from briefly_admin.plans import plan as plan_of
@@ -126,8 +127,6 @@ class RunService:
         require(actor, Permission.BACK_UP)
         options: dict[str, Any] = {}
         if beyond:
-            from briefly_admin.engine.beyond import checked
-
             with self._servers.target.session() as connection:
                 options["beyond"] = checked(connection, self._servers.plan, beyond)
         request = Request(kind=RunKind.BACKUP, options=options, idempotency_key=idempotency_key)
