@@ -3,10 +3,12 @@
 Source: src/common/d2s.c and f2s.c; fixed notation from 1e-4 to below 1e15 (double precision) or 1e6 (real).
 """
 
+import decimal
 import math
 import struct
 from array import array
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Final
 
 _DOUBLE: Final = struct.Struct(">d").unpack
@@ -16,6 +18,12 @@ _SINGLE_FIXED_BELOW: Final = 1e6
 _DOUBLE_FIXED_BELOW, _DOUBLE_REPR_FIXED_BELOW = 1e15, 1e16
 _SMALLEST_NORMAL: Final = 2.0**-126
 _MOST_DIGITS: Final = 9
+_MOST_DOUBLE_DIGITS: Final = 17
+_DOUBLE_EDGED: Final = (2.0**53, 1e40)
+_SINGLE_EDGED: Final = (2.0**24, 1e20)
+"""Where a number of few enough digits can lie half way between two neighbours: whole, and divisible by a power of 5."""
+_POWER_OF_TWO: Final = 0.5
+"""What frexp gives of one."""
 
 
 def double(value: float) -> str:
@@ -23,10 +31,12 @@ def double(value: float) -> str:
     if not math.isfinite(value):
         return _special(value)
     text = repr(value)
-    if _DOUBLE_FIXED_BELOW <= abs(value) < _DOUBLE_REPR_FIXED_BELOW:
-        text = text.removesuffix(".0")
-        sign = "-" if value < 0 else ""
-        return sign + _exponential(text.lstrip("-"), len(text) - len(sign) - 1)
+    size = abs(value)
+    if _DOUBLE_EDGED[0] <= size < _DOUBLE_EDGED[1] and _at_edge(value, text):
+        return _longer(value, text)
+    if _DOUBLE_FIXED_BELOW <= size < _DOUBLE_REPR_FIXED_BELOW:
+        digits = text.removesuffix(".0").lstrip("-").replace(".", "")
+        return ("-" if value < 0 else "") + _exponential(digits, 15)
     return text.removesuffix(".0")
 
 
@@ -61,8 +71,8 @@ def _in_form(value: float, text: str) -> str:
     size = abs(value)
     if _FIXED_FROM <= size < _SINGLE_FIXED_BELOW or not size:
         return text
-    if size < _SMALLEST_NORMAL:
-        text = _subnormal(value)
+    if size < _SMALLEST_NORMAL or _SINGLE_EDGED[0] <= size < _SINGLE_EDGED[1] or math.frexp(size)[0] == _POWER_OF_TWO:
+        text = _shortest(value)
     mantissa, _, exponent = f"{float(text):.{_MOST_DIGITS - 1}e}".partition("e")
     digits = mantissa.lstrip("-").replace(".", "").rstrip("0")
     power = int(exponent)
@@ -72,13 +82,36 @@ def _in_form(value: float, text: str) -> str:
     return sign + _exponential(digits, power)
 
 
-def _subnormal(value: float) -> str:
-    """Fewer digits suffice the smaller it is."""
+def _shortest(value: float) -> str:
+    """The slow way for a real about which those that give it back lie unevenly, or with a short one at their very edge:
+    PostgreSQL takes none from the edge, half way to a neighbour.
+    """
+    (bits,) = struct.unpack(">I", struct.pack(">f", abs(value)))
+    beside = struct.unpack(">2f", struct.pack(">2I", bits - 1, bits + 1))
+    edges = {Fraction(abs(value)) + Fraction(each) for each in beside if math.isfinite(each)}
+    exact = decimal.Decimal(value)
     for digits in range(1, _MOST_DIGITS):
-        text = f"{value:.{digits}g}"
-        if array("f", [float(text)])[0] == value:
-            return text
+        for rounding in (decimal.ROUND_HALF_EVEN, decimal.ROUND_UP):
+            found = decimal.Context(digits, rounding).create_decimal(exact)
+            if array("f", [float(found)])[0] == value and 2 * Fraction(abs(found)) not in edges:
+                return str(found)
     return f"{value:.{_MOST_DIGITS}g}"
+
+
+def _at_edge(value: float, text: str) -> bool:
+    """Whether the text is half way to a neighbour."""
+    twice, whole = 2 * int(decimal.Decimal(text)), int(value)
+    return any(twice == whole + int(math.nextafter(value, end)) for end in (-math.inf, math.inf))
+
+
+def _longer(value: float, text: str) -> str:
+    """The shortest text of the number that is not half way to a neighbour."""
+    for digits in range(len(decimal.Decimal(text).normalize().as_tuple().digits), _MOST_DOUBLE_DIGITS):
+        text = f"{value:.{digits}e}"
+        if float(text) == value and not _at_edge(value, text):
+            break
+    mantissa, _, power = text.partition("e")
+    return ("-" if value < 0 else "") + _exponential(mantissa.lstrip("-").replace(".", ""), int(power))
 
 
 def _exponential(digits: str, power: int) -> str:

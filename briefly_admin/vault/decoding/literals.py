@@ -8,22 +8,38 @@ _BOUNDS: Final = re.compile(r"(?:\[-?[0-9]+:-?[0-9]+\])+=")
 _COMPOSITE_PART: Final = re.compile(r'"((?:[^"\\]|\\.|"")*)"|([^",()\\]+)', re.DOTALL)
 
 
+_FOLLOWS: Final = {
+    "": {"open"},
+    "open": {"open", "close", "quoted", "bare"},
+    "next": {"open", "quoted", "bare"},
+    "quoted": {"next", "close"},
+    "bare": {"next", "close"},
+    "close": {"next", "close"},
+}
+"""Which piece of an array literal may stand behind which."""
+
+
 def array_json(text: str, delimiter: str, item: Callable[[str], str]) -> str:
     """An array literal, as array_out writes it, as JSON. Raises ValueError."""
     mark = re.escape(delimiter)
-    token = re.compile(
+    piece = re.compile(
         rf'(?P<open>\{{)|(?P<close>\}})|(?P<next>{mark})|"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^{{}}"\\{mark}]+)',
         re.DOTALL,
     )
     bounds = _BOUNDS.match(text)
     position = bounds.end() if bounds else 0
     parts: list[str] = []
+    depth, before = 0, ""
     while position < len(text):
-        found = token.match(text, position)
-        if not found:
+        found = piece.match(text, position)
+        kind = str(found.lastgroup) if found else ""
+        if found is None or kind not in _FOLLOWS[before] or (before and not depth):
             raise ValueError("not an array literal")
-        position = found.end()
-        parts.append(_array_part(str(found.lastgroup), found[str(found.lastgroup)], item))
+        depth += {"open": 1, "close": -1}.get(kind, 0)
+        parts.append(_array_part(kind, found[kind], item))
+        position, before = found.end(), kind
+    if depth or not before:
+        raise ValueError("not an array literal")
     return "".join(parts)
 
 

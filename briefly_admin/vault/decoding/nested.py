@@ -66,6 +66,8 @@ def _elements(data: bytes, read: Callable[[bytes], str], null: str) -> tuple[lis
     while position < len(data):
         field, position = take(data, position)
         items.append(null if field is None else read(field))
+    if not items and (0, 0) in bounds:  # how an int2vector of nothing is sent
+        return [], []
     return [(length, lower) for length, lower in bounds], items
 
 

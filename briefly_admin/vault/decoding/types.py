@@ -6,7 +6,7 @@ from typing import Final
 
 from briefly_admin.domain.manifest import ColumnManifest, TypeManifest
 from briefly_admin.vault.decoding import nested
-from briefly_admin.vault.decoding.codec import TEXT, Codec, unknown
+from briefly_admin.vault.decoding.codec import TEXT, UNREADABLE, Codec, json_string, unknown
 from briefly_admin.vault.decoding.scalars import BUILT_IN, BUILT_IN_RANGES, OF_EXTENSIONS
 
 _LAST_NAME: Final = re.compile(r'(?:"((?:[^"]|"")*)"|([^".]+))$')
@@ -33,7 +33,7 @@ class Types:
         codec = self.codec(column.type)
         if column.binary:
             return codec
-        return Codec(TEXT.text, lambda data: codec.json_of_text(TEXT.text(data)), codec.json_of_text)
+        return Codec(TEXT.text, lambda data: _json_of(codec, TEXT.text(data)), codec.json_of_text)
 
     def codec(self, name: str) -> Codec:
         """By the type's name; one that is not known gives hexadecimal, and a note that says so."""
@@ -73,6 +73,13 @@ class Types:
         if made := _OF_ONE.get(described.kind):
             return made(self.codec(described.element))
         return OF_EXTENSIONS.get((described.extension, last_name(described.name))) or unknown(described.name)
+
+
+def _json_of(codec: Codec, text: str) -> str:
+    try:
+        return codec.json_of_text(text)
+    except UNREADABLE:
+        return json_string(text)
 
 
 def last_name(qualified: str) -> str:
