@@ -98,21 +98,19 @@ class KeyService:
             return tuple(kept.kept(connection))
 
     def _rotate(self, actor: Actor, row: Row[Any], tally: _Tally) -> None:
-        """One backup, in two transactions that hold its row: what a kill left between is on record already."""
+        """One backup, its row locked. The event is committed while both slots stand: no change goes without one."""
         sealing = self._vault.keys.sealing_id
         with self._database.begin() as connection:
-            shred_key = _shred_key(connection, row.id)
-            if shred_key is None:  # shredded since it was listed
+            locked = kept.locked(connection, row.id)
+            if locked is None:  # shredded since it was listed
                 return
+            shred_key = bytes(locked.shred_key)
             before = self._vault.slot_ids(row.id)
-            added = self._vault.add_slot(row.id, shred_key)
-            if before == (sealing,) and not added:
+            if not self._vault.add_slot(row.id, shred_key) and before == (sealing,):
                 tally.unchanged.append(row.name)
                 return
-            self._audit.write(connection, actor, "keys.rotate", row.name, {"from": list(before), "to": sealing})
-        with self._database.begin() as connection:
-            if (shred_key := _shred_key(connection, row.id)) is not None:
-                self._vault.drop_slots(row.id, shred_key)
+            self._audit.record(actor, "keys.rotate", row.name, {"from": list(before), "to": sealing})
+            self._vault.drop_slots(row.id, shred_key)
         tally.rotated.append(RotatedBackup(row.name, before, sealing))
 
     def _view(self, tally: _Tally) -> RotationView:
@@ -185,12 +183,6 @@ class KeyService:
 
 def _expired(name: str, why: str) -> NoReturn:
     raise BackupExpired(f"{name} {why}", remedy="Use another: `briefly-admin backup list` names them.")
-
-
-def _shred_key(connection: Connection, backup_id: UUID) -> bytes | None:
-    """The key of a backup that is held, which nobody shreds before the transaction ends; or None."""
-    row = kept.locked(connection, backup_id)
-    return None if row is None else bytes(row.shred_key)
 
 
 def rotation_error(view: RotationView) -> BrieflyError | None:
