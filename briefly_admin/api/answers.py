@@ -1,11 +1,12 @@
 """The one envelope of every answer below /api."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Response, jsonify
 
-from briefly_admin.services.views import BackupView, RunView
+from briefly_admin.services.views import BackupView, ProofView, RunView
 
 
 def success(
@@ -44,7 +45,7 @@ def backup_json(view: BackupView) -> dict[str, Any]:
     """A backup under the names of `GET /api/migration/rollback`; `id` is what `backupId` takes; sizes in bytes."""
     times = {"created_at": view.created_at, "completed_at": view.completed_at, "expires_at": view.expires_at,
              "proven_at": view.proven_at}  # fmt: skip
-    return {name: moment.isoformat().replace("+00:00", "Z") if moment else None for name, moment in times.items()} | {
+    return {name: _iso(moment) for name, moment in times.items()} | {
         "id": view.name,
         "run_id": view.run_id,
         "status": view.state,
@@ -56,3 +57,44 @@ def backup_json(view: BackupView) -> dict[str, Any]:
         "proven_level": view.proven_level,
         "pinned": view.pinned,
     }
+
+
+def backup_details_json(view: BackupView) -> dict[str, Any]:
+    """A backup as everything below /api/v1/backups answers it; sizes in bytes, times as ISO 8601 in UTC."""
+    return {
+        "backup_id": view.name,
+        "id": view.id,
+        "state": view.state,
+        "plan": view.plan,
+        "target": view.target_title,
+        "created_at": _iso(view.created_at),
+        "rows": view.rows,
+        "bytes": view.bytes,
+        "tables": [dict(table) for table in view.tables],
+        "proofs": [_proof_json(proof) for proof in view.proofs],
+        "expires_at": _iso(view.expires_at),
+        "pinned": view.pinned,
+        "escrowed_at": _iso(view.escrowed_at),
+        "run": view.run_number,
+        "restorable": view.restorable,
+        "why_not": view.why_not,
+        "damage": list(view.damage),
+    }
+
+
+def _proof_json(proof: ProofView) -> dict[str, Any]:
+    return {
+        "level": proof.level,
+        "at": _iso(proof.at),
+        "whole": proof.whole,
+        "damages": proof.damages,
+        "rows": proof.rows,
+        "seconds": proof.seconds,
+        "run": proof.run_number,
+        "by": proof.by,
+        "place": proof.place,
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None

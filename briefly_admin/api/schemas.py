@@ -25,7 +25,8 @@ class Request(Schema):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.error_messages = self.error_messages | {"unknown": f"Unknown field; known are {', '.join(self.fields)}."}
+        known = f"known are {', '.join(self.fields)}" if self.fields else "there are none"
+        self.error_messages = self.error_messages | {"unknown": f"Unknown field; {known}."}
 
 
 class _Whole(fields.Integer):
@@ -243,7 +244,7 @@ class Failure(Schema):
     details = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
 
 
-def _envelope(data: type[Schema], name: str) -> type[Schema]:
+def envelope(data: type[Schema], name: str) -> type[Schema]:
     """The schema of a successful answer with such data."""
     made: type[Schema] = Schema.from_dict(
         {"success": fields.Boolean(metadata={"enum": [True]}), "data": fields.Nested(data), "message": fields.String()},
@@ -252,9 +253,9 @@ def _envelope(data: type[Schema], name: str) -> type[Schema]:
     return made
 
 
-MigrationStatusAnswer: Final = _envelope(MigrationStatus, "MigrationStatusAnswer")
-MigrationListAnswer: Final = _envelope(MigrationList, "MigrationListAnswer")
-ValidationAnswer: Final = _envelope(Validation, "ValidationAnswer")
-RollbackAnswer: Final = _envelope(RollbackStarted, "RollbackAnswer")
-AvailableBackupsAnswer: Final = _envelope(AvailableBackups, "AvailableBackupsAnswer")
-RunAnswer: Final = _envelope(RunDetails, "RunAnswer")
+MigrationStatusAnswer: Final = envelope(MigrationStatus, "MigrationStatusAnswer")
+MigrationListAnswer: Final = envelope(MigrationList, "MigrationListAnswer")
+ValidationAnswer: Final = envelope(Validation, "ValidationAnswer")
+RollbackAnswer: Final = envelope(RollbackStarted, "RollbackAnswer")
+AvailableBackupsAnswer: Final = envelope(AvailableBackups, "AvailableBackupsAnswer")
+RunAnswer: Final = envelope(RunDetails, "RunAnswer")

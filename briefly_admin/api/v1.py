@@ -1,19 +1,13 @@
-"""Below /api/v1: everything that the older system had no endpoint for."""
+"""Runs below /api/v1: what the older system had no endpoint for."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from flask import Response, g, url_for
+from flask import Response, g
 
 from briefly_admin.api.answers import run_json, success
-from briefly_admin.api.requests import Blueprint, idempotency_key, services
-from briefly_admin.api.schemas import (
-    Failure,
-    LiveConfigRequest,
-    MigrationStatusAnswer,
-    RunAnswer,
-    ValidationAnswer,
-)
+from briefly_admin.api.requests import Blueprint, services
+from briefly_admin.api.schemas import Failure, LiveConfigRequest, RunAnswer, ValidationAnswer
 from briefly_admin.api.validation import answer_validation
 from briefly_admin.domain.errors import NotFound
 from briefly_admin.domain.permissions import Permission
@@ -21,7 +15,6 @@ from briefly_admin.domain.runs import RunKind
 from briefly_admin.services.access import requires
 
 runs: Final = Blueprint("runs-v1", __name__, url_prefix="/api/v1/runs", description="Runs of every kind.")
-backups: Final = Blueprint("backups-v1", __name__, url_prefix="/api/v1/backups", description="Sealed backups.")
 
 
 @runs.route("/<run_id>", methods=["GET"])
@@ -85,15 +78,3 @@ def cancel(run_id: str) -> Response:
 def change(body: Mapping[str, Any], run_id: str) -> Response:
     """Change batch size, workers or pause of a running or paused run, from the next batch on."""
     return success(run_json(services().runs.change(g.actor, run_id, body)))
-
-
-@backups.route("/<backup_id>/preview", methods=["POST"])
-@requires(Permission.PREVIEW)
-@backups.response(202, MigrationStatusAnswer)
-@backups.alt_response(404, schema=Failure, description="There is no such backup.")
-@backups.alt_response(409, schema=Failure, description="The backup is expired or damaged.")
-def preview(backup_id: str) -> Response:
-    """Count what restoring the backup would do: the run's report holds it, a rollback's `previewId` takes the run."""
-    run = services().runs.preview(g.actor, backup_id, idempotency_key=idempotency_key())
-    headers = {"Location": url_for("runs-v1.get_run", run_id=run.id)}
-    return success(run.status_json(), f"Preview {run.number} has begun.", status=202, headers=headers)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from briefly_admin.domain.breaker import BreakerState, BreakerView
+from briefly_admin.domain.errors import BackupDamaged
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.engine import breaker as engine_breaker
@@ -22,6 +23,20 @@ DOING: Final = {
     "stage": "Reading the backup", "preview": "Comparing with the backup", "restore": "Restoring",
     "verify": "Verifying",
 }  # fmt: skip
+_DRILLING: Final = {"stage": "Restoring", "verify": "Comparing"}
+"""What a drill does in phases that others have, too."""
+_OBJECTS: Final = "L0"
+"""The level that counts objects, not rows."""
+_READING: Final = frozenset({RunKind.VALIDATION, RunKind.BACKUP, RunKind.VERIFICATION, RunKind.DRILL, RunKind.PREVIEW})
+"""Kinds that leave the tables alone."""
+_LOOKING: Final = frozenset({RunKind.VERIFICATION, RunKind.DRILL})
+"""Kinds that find damage out: that is their result, and no accident."""
+_DAMAGED: Final = BackupDamaged.code
+_KEEPS_NOTHING: Final = {
+    RunKind.BACKUP: "No backup was kept of it; resume takes a new one.",
+    RunKind.VERIFICATION: "Nothing was found out about the backup; resume goes on.",
+    RunKind.DRILL: "The backup and the tables stay as they were; resume goes on.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +54,12 @@ class Facts:
     quarantined: int = 0
     progress: Progress | None = None
     error: str = ""
+    error_code: str = ""
     remedy: str = ""
+    level: str = ""
+    """Of a verification: L0 or L1."""
+    backup: str = ""
+    """The name of the backup that is looked at."""
     rehearsal: bool = False
     verified: bool = False
     resumable: bool = False
@@ -73,7 +93,7 @@ def _pending(facts: Facts) -> str:
 
 def _running(facts: Facts) -> str:
     progress = facts.progress
-    doing = DOING.get(progress.phase if progress else facts.phase, "Starting")
+    doing = _doing(facts, progress.phase if progress else facts.phase) or "Starting"
     if progress is None:
         return f"{doing}."
     if progress.waiting:
@@ -83,6 +103,8 @@ def _running(facts: Facts) -> str:
     )
     if table is None:
         return f"{doing}: {rows(progress.done)} done." if progress.done else f"{doing}."
+    if facts.level == _OBJECTS:
+        return f"Comparing the objects in the store: {table.done:,} of {table.total:,}."
     parts = [f"{table.done:,} of {table.total:,} rows"]
     if round(progress.rate):
         parts.append(f"{progress.rate:,.0f} rows/s")
@@ -91,6 +113,11 @@ def _running(facts: Facts) -> str:
     if progress.eta_seconds is not None:
         parts.append(f"{duration(progress.eta_seconds)} in all")
     return f"{doing} {table.table}: {', '.join(parts)}."
+
+
+def _doing(facts: Facts, phase: str) -> str:
+    """'Migrating'; '' before the first phase."""
+    return (_DRILLING.get(phase) if facts.kind is RunKind.DRILL else "") or DOING.get(phase, "")
 
 
 def _paused(facts: Facts) -> str:
@@ -102,13 +129,20 @@ def _interrupted(facts: Facts) -> str:
 
 
 def _cancelled(facts: Facts) -> str:
-    ending = " Rows done are safe; resume goes on from there." if facts.resumable else ""
-    return f"Cancelled {_by_whom(facts)} at {_rows(facts)}.{ending}"
+    ending = _KEEPS_NOTHING.get(facts.kind, "Rows done are safe; resume goes on from there.")
+    return f"Cancelled {_by_whom(facts)} at {_rows(facts)}.{f' {ending}' if facts.resumable else ''}"
+
+
+def _cancelling(facts: Facts) -> str:
+    after = "no table is changed by it" if facts.kind in _READING else "rows done stay as they are"
+    return f"Cancelling: the batch in hand ends first; {after}."
 
 
 def _failed(facts: Facts) -> str:
-    doing = DOING.get(facts.phase, "")
+    doing = _doing(facts, facts.phase)
     error = facts.error.rstrip(".") or "it failed"
+    if facts.error_code == _DAMAGED and facts.kind in _LOOKING:
+        return f"{error}. {facts.remedy}".strip()
     parts = [f"Stopped while {doing[0].lower()}{doing[1:]}: {error}." if doing else f"Stopped: {error}."]
     if facts.remedy:
         parts.append(facts.remedy)
@@ -125,6 +159,9 @@ def _completed(facts: Facts) -> str:
             RunKind.BACKUP: f"Done: {_rows(facts)} sealed and proven{_until(facts)}.",
             RunKind.ROLLBACK: f"Done: the data is as it was at the backup; verified{_until(facts)}.",
             RunKind.PREVIEW: "Done: the preview says what a rollback would do now.",
+            RunKind.VERIFICATION: f"Done: {_looked(facts)}.",
+            RunKind.DRILL: f"Done: {_backup(facts)} can be restored: it was, into a scratch schema, and {_rows(facts)} "
+            "compared equal; the scratch schema is gone again.",
         }.get(facts.kind, f"Done: {looked}.")
     if facts.rehearsal:
         return f"Rehearsed: {looked}{_changed(facts, 'would change')}; nothing was committed."
@@ -136,6 +173,16 @@ def _rolled_back(facts: Facts) -> str:
     return f"Rolled back {_ago(facts)}; the data is as it was before this run."
 
 
+def _backup(facts: Facts) -> str:
+    return facts.backup or "the backup"
+
+
+def _looked(facts: Facts) -> str:
+    if facts.level == _OBJECTS:
+        return f"nothing of {_backup(facts)} is missing: every object is there, of its size and sum. None was opened"
+    return f"{_backup(facts)} is whole: every byte was opened, {_rows(facts)} counted and hashed"
+
+
 _BY_STATE: Final[dict[RunState, Callable[[Facts], str]]] = {
     RunState.AWAITING_APPROVAL: lambda _: "Waiting for the approval of another admin.",
     RunState.PENDING: _pending,
@@ -143,7 +190,7 @@ _BY_STATE: Final[dict[RunState, Callable[[Facts], str]]] = {
     RunState.PAUSING: lambda _: "Pausing: the batch in hand ends first.",
     RunState.PAUSED: _paused,
     RunState.INTERRUPTED: _interrupted,
-    RunState.CANCELLING: lambda _: "Cancelling: the batch in hand ends first; rows done stay as they are.",
+    RunState.CANCELLING: _cancelling,
     RunState.CANCELLED: _cancelled,
     RunState.FAILED: _failed,
     RunState.COMPLETED: _completed,

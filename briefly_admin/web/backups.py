@@ -1,131 +1,76 @@
-"""The page Backups: what is kept, for how long, how it was proven; and one backup with what may be done with it."""
+"""The page Backups: what is kept, for how long, how it was proven; take one, and do with one what may be done."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from flask import Blueprint, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from wtforms import Form, StringField, ValidationError
 
-from briefly_admin.domain.errors import BackupDamaged
-from briefly_admin.domain.permissions import GRANTS, Actor, Permission, Role
+from briefly_admin.domain.errors import BackupError, BrieflyError, InvalidRequest, Refused, Unavailable
+from briefly_admin.domain.permissions import Permission
 from briefly_admin.services.access import requires
-from briefly_admin.services.views import BackupView
-from briefly_admin.web.formats import about
+from briefly_admin.services.views import BackupView, RunView
+from briefly_admin.web.backup_forms import NOTES, BackUpForm, DeleteForm, VerifyForm
+from briefly_admin.web.backup_view import BackUpPart, Problem, back_up_part, backup_page, backup_url, backups_page
 from briefly_admin.web.identity import services
-from briefly_admin.web.parts import Bar, Button
 from briefly_admin.web.paths import page_path
 
 blueprint: Final = Blueprint("backups", __name__)
-_SOON: Final = 3 * 3600
-"""Seconds before its end from which a backup's bar warns."""
-_MOST_DAMAGE: Final = 100
-"""Lines of damage that a page shows."""
-_PROVEN: Final[Mapping[str, str]] = {
-    "L0": "every object is there, of its size and sum",
-    "L1": "every byte opened, every row counted and hashed",
-    "L2": "restored and compared",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class BackupTable:
-    """A table of a backup; `bytes` as sealed."""
-
-    name: str
-    rows: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupPart:
-    """A backup as a row of the list, and as a page of its own."""
-
-    name: str
-    url: str
-    state: str
-    plan: str
-    target: str
-    taken_at: datetime
-    rows: int
-    bytes: int
-    tables: tuple[BackupTable, ...]
-    proven_at: datetime | None
-    proven_how: str
-    pinned: bool
-    left: Bar | None
-    left_words: str
-    """What stands where there is no bar."""
-    expires_at: datetime | None
-    run_number: int | None
-    run_url: str
-    why_not: str
-    damage: tuple[str, ...]
-    damage_more: int
-    actions: tuple[Button, ...]
-    deletable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class BackupsPage:
-    """All backups, newest first; `limits` says what the role may not do, `start_url` where the first one comes from."""
-
-    backups: tuple[BackupPart, ...]
-    limits: str
-    start_url: str
-
-
-class DeleteForm(Form):
-    """The backup's name, typed."""
-
-    name = StringField("The backup's name")
-
-    def __init__(self, formdata: Any = None, *, expected: str) -> None:
-        super().__init__(formdata)
-        self._expected = expected
-
-    def validate_name(self, field: StringField) -> None:
-        """Nothing but the whole name."""
-        if field.data != self._expected:
-            raise ValidationError(
-                f"Type the backup's name, {self._expected}, exactly as it stands. Nothing was deleted."
-            )
+_SEE_OTHER: Final = 303
 
 
 @blueprint.get("/backups")
 @requires(Permission.READ)
 def index() -> ResponseReturnValue:
     """All backups."""
-    views = services().backups.list(g.actor)
-    now = datetime.now(UTC)
-    parts = tuple(part(view, g.actor, now) for view in views)
-    start_url = page_path("/runs/new") if g.actor.may(Permission.VALIDATE) else ""
-    page = BackupsPage(parts, _limits(g.actor), start_url)
-    return render_template("backups/index.html", page=page)
+    return _list()
+
+
+@blueprint.post("/backups")
+@requires(Permission.BACK_UP)
+def create() -> ResponseReturnValue:
+    """Begin to take one, with the chosen tables beyond the plan."""
+    wanted = BackUpForm(request.form).wanted()
+    try:
+        run = services().runs.back_up(g.actor, beyond=wanted)
+    except (InvalidRequest, Refused, Unavailable) as error:
+        return _list(error, wanted), error.http_status
+    return _to_run(run)
 
 
 @blueprint.get("/backups/<name>")
 @requires(Permission.READ)
 def show(name: str) -> ResponseReturnValue:
     """One backup."""
-    view = services().backups.get(g.actor, name)
-    return _page(view, DeleteForm(expected=view.name))
+    return _page(services().backups.get(g.actor, name))
 
 
 @blueprint.post("/backups/<name>/verify")
 @requires(Permission.VERIFY_BACKUP)
 def verify(name: str) -> ResponseReturnValue:
-    """Open every byte now, and say what was found."""
+    """Begin to look whether all is there (L0) or to open every byte (L1)."""
+    view = services().backups.get(g.actor, name)
+    form = VerifyForm(request.form)
+    if not form.validate():
+        return _page(view, verify=form), InvalidRequest.http_status
     try:
-        view = services().backups.verify(g.actor, name)
-    except BackupDamaged as error:
-        flash(f"{error.message} {error.remedy}".strip(), "error")
-    else:
-        text = f"{view.name} is whole: every byte was opened, {view.rows:,} rows were counted and hashed."
-        flash(text, "success")
-    return redirect(url_for(".show", name=name), 303)
+        run = services().runs.verify_backup(g.actor, view.name, level=form.level.data)
+    except (BackupError, Refused, Unavailable) as error:
+        return _refused(view, error)
+    return _to_run(run)
+
+
+@blueprint.post("/backups/<name>/drill")
+@requires(Permission.VERIFY_BACKUP)
+def drill(name: str) -> ResponseReturnValue:
+    """Begin to restore it into a scratch schema and to compare."""
+    view = services().backups.get(g.actor, name)
+    try:
+        run = services().runs.drill(g.actor, view.name)
+    except (BackupError, Refused, Unavailable) as error:
+        return _refused(view, error)
+    return _to_run(run)
 
 
 @blueprint.post("/backups/<name>/pin")
@@ -134,7 +79,7 @@ def pin(name: str) -> ResponseReturnValue:
     """Keep it until it is unpinned."""
     view = services().backups.pin(g.actor, name)
     flash(f"{view.name} is pinned: it is kept until somebody unpins it.", "success")
-    return redirect(url_for(".show", name=view.name), 303)
+    return redirect(backup_url(view.name), _SEE_OTHER)
 
 
 @blueprint.post("/backups/<name>/unpin")
@@ -143,7 +88,7 @@ def unpin(name: str) -> ResponseReturnValue:
     """Let its time run again."""
     view = services().backups.unpin(g.actor, name)
     flash(f"{view.name} is no longer pinned: it expires when its time is over.", "success")
-    return redirect(url_for(".show", name=view.name), 303)
+    return redirect(backup_url(view.name), _SEE_OTHER)
 
 
 @blueprint.post("/backups/<name>/delete")
@@ -153,83 +98,55 @@ def delete(name: str) -> ResponseReturnValue:
     view = services().backups.get(g.actor, name)
     form = DeleteForm(request.form, expected=view.name)
     if not form.validate():
-        return _page(view, form, 400)
+        return _page(view, delete=form), InvalidRequest.http_status
     services().backups.delete(g.actor, view.name)
     flash(f"{view.name} is deleted: its key is destroyed, and nobody can read it any more.", "success")
-    return redirect(url_for(".index"), 303)
+    return redirect(url_for(".index"), _SEE_OTHER)
 
 
-def part(view: BackupView, actor: Actor, now: datetime) -> BackupPart:
-    """What the pages show of a backup."""
-    left, words = _left(view, now)
-    buttons = _buttons(view, actor)
-    return BackupPart(
-        name=view.name, url=url_for("backups.show", name=view.name), state=view.state, plan=view.plan,
-        target=view.target_title, taken_at=view.created_at, rows=view.rows, bytes=view.bytes,
-        tables=tuple(BackupTable(str(t["table"]), int(t["rows"]), int(t["bytes"])) for t in view.tables),
-        proven_at=view.proven_at, proven_how=_PROVEN.get(view.proven_level, ""), pinned=view.pinned, left=left,
-        left_words=words, expires_at=view.expires_at, run_number=view.run_number,
-        run_url=page_path(f"/runs/{view.run_number}") if view.run_number else "", why_not=view.why_not,
-        damage=view.damage[:_MOST_DAMAGE], damage_more=max(0, len(view.damage) - _MOST_DAMAGE), actions=buttons,
-        deletable=view.state != "expired" and not view.pinned and actor.may(Permission.DELETE_BACKUP),
+def _list(error: BrieflyError | None = None, chosen: Sequence[str] = ()) -> str:
+    problem = _problem(error) if error else None
+    page = backups_page(
+        services().backups.list(g.actor), _back_up(chosen), g.actor, datetime.now(UTC), problem
+    )  # fmt: skip
+    return render_template("backups/index.html", page=page)
+
+
+def _back_up(chosen: Sequence[str]) -> BackUpPart:
+    """The form; a target that does not answer takes no list of backups down."""
+    if not g.actor.may(Permission.BACK_UP):
+        return back_up_part((), g.actor)
+    try:
+        return back_up_part(services().backups.beyond(g.actor), g.actor, chosen=chosen)
+    except Unavailable as error:
+        return back_up_part((), g.actor, unknown=str(error))
+
+
+def _page(
+    view: BackupView, *, verify: VerifyForm | None = None, delete: DeleteForm | None = None,
+    problem: Problem | None = None,
+) -> str:  # fmt: skip
+    page = backup_page(view, services().backups.log(g.actor, view.name), g.actor, datetime.now(UTC))
+    return render_template(
+        "backups/show.html", page=page, problem=problem, form=delete or DeleteForm(expected=view.name),
+        verify=verify or VerifyForm(), notes=NOTES, scratch=_scratch(),
     )  # fmt: skip
 
 
-def role_lacks(actor: Actor, permission: Permission) -> str:
-    """Why the actor's role may not, or ''."""
-    if actor.may(permission):
-        return ""
-    needed = next(role for role in Role if permission in GRANTS[role])
-    return f"This needs the role {needed}; yours is {actor.role}."
+def _scratch() -> str:
+    """Where a drill restores to."""
+    return services().servers.drill_place.title
 
 
-def _page(view: BackupView, form: DeleteForm, code: int = 200) -> ResponseReturnValue:
-    page = part(view, g.actor, datetime.now(UTC))
-    return render_template("backups/show.html", page=page, form=form), code
+def _refused(view: BackupView, error: BrieflyError) -> ResponseReturnValue:
+    return _page(services().backups.get(g.actor, view.name), problem=_problem(error)), error.http_status
 
 
-def _limits(actor: Actor) -> str:
-    if actor.may(Permission.ROLL_BACK):
-        return ""
-    return f"Rolling back and deleting need the role admin; yours is {actor.role}."
+def _problem(error: BrieflyError) -> Problem:
+    """Why it was not begun; Busy names the run that holds the target."""
+    run_id = getattr(error, "run_id", "")
+    return Problem(error.message, error.remedy, page_path(f"/runs/{run_id}") if run_id else "")
 
 
-def _left(view: BackupView, now: datetime) -> tuple[Bar | None, str]:
-    """The bar of the time left, or the words in its place."""
-    if view.state == "expired":
-        return None, "nothing: its key is destroyed"
-    if view.pinned:
-        return None, "kept until it is unpinned"
-    if view.expires_at is None:
-        return None, "kept"
-    left = max(0.0, (view.expires_at - now).total_seconds())
-    whole = max(1.0, (view.expires_at - view.created_at).total_seconds())
-    text = about(left) if left else "over"
-    return Bar(f"Time left of {view.name}", left, whole, text, "warn" if left < _SOON else "good"), ""
-
-
-def _buttons(view: BackupView, actor: Actor) -> tuple[Button, ...]:
-    """Every deed but Delete, which is a form of its own; those that are off say why."""
-    gone = "Its key is destroyed." if view.state == "expired" else ""
-    blocked = f"It cannot be restored. {view.why_not}" if not view.restorable else ""
-
-    def deed(name: str, label: str, icon: str, permission: Permission, why: str, **look: str) -> Button:
-        return Button(
-            name, label, url_for(look.pop("endpoint", f"backups.{name}"), name=view.name), icon=icon,
-            why_not=role_lacks(actor, permission) or why, **look,
-        )  # fmt: skip
-
-    pinned = ("unpin", "Unpin") if view.pinned else ("pin", "Pin")
-    steps = [
-        deed("verify", "Verify", "shield-check", Permission.VERIFY_BACKUP, gone),
-        deed(*pinned, "pin", Permission.PIN_BACKUP, gone),
-    ]
-    if not actor.may(Permission.ROLL_BACK):
-        steps.append(
-            deed(
-                "preview", "What would a rollback do?", "eye", Permission.PREVIEW, blocked, endpoint="rollback.preview"
-            )
-        )
-    look = {"endpoint": "rollback.show", "method": "get", "style": "danger-quiet"}
-    steps.append(deed("roll_back", "Roll back", "arrow-back-up", Permission.ROLL_BACK, blocked, **look))
-    return tuple(steps)
+def _to_run(run: RunView) -> ResponseReturnValue:
+    return redirect(page_path(f"/runs/{run.number}"), _SEE_OTHER)

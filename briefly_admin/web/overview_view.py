@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
-from urllib.parse import quote
 
 from flask import url_for
 
@@ -12,6 +11,7 @@ from briefly_admin.domain.checks import Colour
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.services.views import Attention, BackupView, OverviewView, RunView
 from briefly_admin.web import formats
+from briefly_admin.web.backup_view import backup_url
 from briefly_admin.web.parts import Bar, Button
 from briefly_admin.web.paths import page_path
 from briefly_admin.web.run_view import RunRow, run_row
@@ -141,7 +141,9 @@ def _matter(item: Attention) -> Matter:
         case "quarantine":
             return Matter(item.text, url_for("findings.show", run_id=item.reference, _anchor="quarantine"), "Look")
         case "backup":
-            return Matter(item.text, page_path(f"/backups/{quote(item.reference, safe='')}"), "Open")
+            return Matter(item.text, backup_url(item.reference), "Open")
+        case "backups":
+            return Matter(item.text, page_path("/backups"), "Look")
         case _:
             return Matter(item.text, url_for("runs.show", run_id=item.reference), "Open")
 
@@ -149,7 +151,7 @@ def _matter(item: Attention) -> Matter:
 def _backup(backup: BackupView, now: datetime) -> BackupRow:
     return BackupRow(
         name=backup.name,
-        url=page_path(f"/backups/{quote(backup.name, safe='')}"),
+        url=backup_url(backup.name),
         at=backup.completed_at or backup.created_at,
         rows=formats.number(backup.rows),
         size=formats.size(backup.bytes),

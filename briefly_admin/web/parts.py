@@ -87,6 +87,18 @@ class Bar:
     tone: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table of texts: `columns` as the table macro takes them, the first of each row is its heading."""
+
+    title: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    wide: bool = False
+    """It takes the page's whole width."""
+
+
 _PAGES: Final = (
     ("Overview", "/", "layout-dashboard", Permission.READ),
     ("New run", "/runs/new", "player-play", Permission.VALIDATE),

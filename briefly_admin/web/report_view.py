@@ -8,24 +8,15 @@ from flask import url_for
 
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.plans import PLANS
-from briefly_admin.services.views import RunView
+from briefly_admin.services.views import BackupView, RunView
 from briefly_admin.web import formats
+from briefly_admin.web.backup_view import MOST_DAMAGE, backup_url
+from briefly_admin.web.parts import Grid
 from briefly_admin.web.paths import page_path
+from briefly_admin.web.proof_view import PROVING, damage_of, proof_grids, proof_stats
 from briefly_admin.web.rehearsal_view import Rehearsal, rehearsal_of
 
 _SAMPLES: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A table of texts: `columns` as the table macro takes them, the first of each row is its heading."""
-
-    title: str
-    columns: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-    wide: bool = False
-    """It takes the page's whole width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +60,12 @@ class Report:
     notes: tuple[str, ...]
     backup: BackupLine | None
     rehearsal: Rehearsal | None
+    damage: tuple[str, ...]
+    damage_more: int
 
 
-def report_of(view: RunView) -> Report:
-    """The report of a finished run, from the results of its phases."""
+def report_of(view: RunView, backup: BackupView | None = None) -> Report:
+    """The report of a finished run, from the results of its phases; `backup` is the one that it looked at."""
     results = _results(view)
     migrate, verify = results.get(Phase.MIGRATE, {}), results.get(Phase.VERIFY, {})
     rehearsing = is_rehearsal(view)
@@ -81,11 +74,13 @@ def report_of(view: RunView) -> Report:
         _looked_at(migrate, rehearsing=rehearsing),
         _validated(results.get(Phase.VALIDATE, {})) if view.kind is RunKind.VALIDATION else None,
         _backed_up(results.get(Phase.BACKUP, {})) if view.kind is RunKind.BACKUP else None,
+        *proof_grids(view, results, backup),
         _restored(results.get(Phase.RESTORE) or preview, view.kind),
         _sizes(verify),
         _timings(verify),
     )
     left = view.changes_left
+    damage = damage_of(view, backup)
     return Report(
         stats=_stats(view, results),
         grids=tuple(grid for grid in grids if grid is not None and grid.rows),
@@ -99,6 +94,8 @@ def report_of(view: RunView) -> Report:
         notes=tuple(str(text) for text in _list(preview.get("outside"))),
         backup=_backup(view),
         rehearsal=rehearsal_of(migrate) if rehearsing and migrate else None,
+        damage=damage[:MOST_DAMAGE],
+        damage_more=max(0, len(damage) - MOST_DAMAGE),
     )
 
 
@@ -132,7 +129,7 @@ def _in_plan_order(value: Any, place: Mapping[str, int]) -> Any:
 
 def _stats(view: RunView, results: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
     migrate = results.get(Phase.MIGRATE, {})
-    looked = migrate.get("looked", view.records_processed)
+    looked = migrate.get("looked", 0 if view.kind in PROVING else view.records_processed)
     stats = [("Rows looked at", formats.number(looked))] if looked or migrate else []
     if "changed" in migrate:
         word = "Would change" if is_rehearsal(view) else "Changed"
@@ -141,6 +138,7 @@ def _stats(view: RunView, results: Mapping[str, Mapping[str, Any]]) -> tuple[tup
         stats.append(("Skipped", formats.number(migrate["skipped"])))
     if view.quarantined:
         stats.append(("In quarantine", formats.number(view.quarantined)))
+    stats += proof_stats(view, results)
     if view.started_at and view.completed_at:
         stats.append(("Took", formats.duration((view.completed_at - view.started_at).total_seconds())))
     return tuple(stats)
@@ -289,7 +287,9 @@ def _backup(view: RunView) -> BackupLine | None:
         return None
     rollback = page_path(f"/backups/{view.backup_name}/rollback") if view.rollback_available else ""
     text = "can be rolled back" if view.rollback_available else "cannot be restored any more"
-    return BackupLine(view.backup_name, text, page_path("/backups"), rollback)
+    if view.kind is RunKind.BACKUP:
+        text = "was taken and proven by this run"
+    return BackupLine(view.backup_name, text, backup_url(view.backup_name), rollback)
 
 
 def _columns(*names: str) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,7 @@ from briefly_admin.domain.permissions import Permission
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.services.access import polled, requires
 from briefly_admin.services.views import BackupView, RunView
-from briefly_admin.web.backups import BackupPart, part
+from briefly_admin.web.backup_view import BackupPart, part
 from briefly_admin.web.formats import about
 from briefly_admin.web.identity import services
 from briefly_admin.web.paths import page_path

@@ -8,23 +8,19 @@ from typing import Any, Final
 from flask import url_for
 
 from briefly_admin.domain.actions import Action, Allowed
-from briefly_admin.domain.config import AUTO
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import LED, Phase, RunKind, RunState
 from briefly_admin.services.sentences import at_work, held_back
-from briefly_admin.services.views import LogLine, PhaseView, RunView
+from briefly_admin.services.views import BackupView, LogLine, PhaseView, RunView
 from briefly_admin.web import formats
 from briefly_admin.web.parts import Bar, Button, Step
 from briefly_admin.web.paths import page_path
 from briefly_admin.web.report_view import Report, is_rehearsal, report_of
+from briefly_admin.web.run_facts import BackupLink, backup_link, facts, objects_alone, subtitle, what
 
-KINDS: Final = {
-    RunKind.MIGRATION: "migration", RunKind.VALIDATION: "validation", RunKind.BACKUP: "backup",
-    RunKind.DRILL: "drill", RunKind.PREVIEW: "preview of a rollback", RunKind.ROLLBACK: "rollback",
-    RunKind.REPLAY: "replay",
-}  # fmt: skip
 _COUNTED: Final = frozenset(p.value for p in (Phase.VALIDATE, Phase.BACKUP, Phase.MIGRATE, Phase.STAGE, Phase.RESTORE))
 """Phases that count rows from the start: none to do means done."""
+_WRITING: Final = frozenset({RunKind.MIGRATION, RunKind.ROLLBACK, RunKind.REPLAY})
 _STOPPED: Final = frozenset({RunState.FAILED, RunState.CANCELLED})
 _TONES: Final = {
     RunState.COMPLETED: "good", RunState.COMPLETED_WITH_SKIPS: "warn", RunState.FAILED: "bad",
@@ -56,6 +52,8 @@ class RunPage:
     id: str
     title: str
     subtitle: str
+    backup: BackupLink | None
+    """The backup that the run looks at or restores."""
     state: str
     sentence: str
     remedy: str
@@ -97,14 +95,17 @@ class RunRow:
     sentence: str
 
 
-def run_page(view: RunView, log: tuple[LogLine, ...], now: datetime, picture_text: str = "") -> RunPage:
-    """The page of one run; `picture_text` says in words what its picture shows."""
+def run_page(
+    view: RunView, log: tuple[LogLine, ...], now: datetime, picture_text: str = "", backup: BackupView | None = None
+) -> RunPage:
+    """The page of one run; `picture_text` says in words what its picture shows, `backup` is the one it looked at."""
     progress = view.progress
     finished = view.finished
     return RunPage(
         id=view.id,
         title=f"Run {view.number}",
-        subtitle=f"{_what(view).capitalize()} of {view.target_title}, plan {view.plan_title}",
+        subtitle=subtitle(view),
+        backup=backup_link(view),
         state=view.state.value,
         sentence=view.sentence,
         remedy=view.remedy if finished and view.remedy not in view.sentence else "",
@@ -115,7 +116,7 @@ def run_page(view: RunView, log: tuple[LogLine, ...], now: datetime, picture_tex
         bar=overall_bar(view),
         figures=_figures(view, now),
         steps=tuple(_step(phase, view, now) for phase in view.phases),
-        tables=() if finished and view.state not in _STOPPED else _table_rows(progress),
+        tables=() if objects_alone(view) or (finished and view.state not in _STOPPED) else _table_rows(progress),
         shows_changes=progress is not None and progress.phase == Phase.MIGRATE,
         waiting=view.waiting,
         next_try=_next_try(progress) if view.waiting else None,
@@ -126,8 +127,8 @@ def run_page(view: RunView, log: tuple[LogLine, ...], now: datetime, picture_tex
         picture_text=picture_text or "Rows a second over time, phase by phase.",
         log=log[:_LOG_LINES],
         older_log=log[_LOG_LINES:],
-        facts=_facts(view),
-        report=report_of(view) if finished else None,
+        facts=facts(view),
+        report=report_of(view, backup) if finished else None,
     )
 
 
@@ -136,7 +137,7 @@ def run_row(view: RunView, now: datetime) -> RunRow:
     return RunRow(
         number=view.number,
         url=url_for("runs.show", run_id=view.number),
-        what=_what(view),
+        what=what(view),
         state=view.state.value,
         rows=formats.number(view.records_processed),
         took=formats.duration(_elapsed(view, now)),
@@ -183,7 +184,7 @@ def _figures(view: RunView, now: datetime) -> str:
     parts = []
     progress = view.progress if view.state in LED else None
     if progress and progress.total:
-        parts.append(f"{progress.done:,} of {progress.total:,} rows")
+        parts.append(f"{progress.done:,} of {progress.total:,} {'objects' if objects_alone(view) else 'rows'}")
     if progress and round(progress.rate):
         parts.append(f"{progress.rate:,.0f} rows/s")
     if progress and progress.eta_seconds is not None and progress.total:
@@ -268,31 +269,6 @@ def _picture_url(view: RunView, now: datetime) -> str:
     return url_for("pictures.throughput", run_id=view.number, at=version)
 
 
-def _what(view: RunView) -> str:
-    return "rehearsal" if is_rehearsal(view) else KINDS[view.kind]
-
-
-def _facts(view: RunView) -> tuple[tuple[str, str], ...]:
-    facts = [("Started by", view.created_by)]
-    rehearsing = is_rehearsal(view)
-    if view.leader:
-        facts.append(("Led by", f"{view.leader}, attempt {view.attempt}"))
-    if view.kind is RunKind.MIGRATION:
-        facts += [
-            ("Rows a batch", _batch_size(view.config.get("batchSize"))),
-            ("Workers", formats.number(view.config.get("workers", 1))),
-            ("Invalid rows", {"skip": "are skipped into quarantine"}.get(view.config.get("onInvalid", ""), "stop it")),
-        ]
-    if view.kind is RunKind.MIGRATION and not rehearsing:
-        kept = view.config.get("createBackup", True)
-        facts.append(("Backup", "is taken and proven first" if kept else "none: no rollback"))
-    return tuple(facts)
-
-
-def _batch_size(wanted: Any) -> str:
-    return "found by itself (auto)" if wanted == AUTO else formats.number(wanted)
-
-
 def _buttons(view: RunView) -> tuple[Button, ...]:
     """All but what has a form of its own; a rehearsal has nothing to roll back."""
     left_out = {Action.CHANGE, Action.ROLL_BACK} if is_rehearsal(view) else {Action.CHANGE}
@@ -310,7 +286,8 @@ def _button(allowed: Allowed, view: RunView) -> Button:
             label = "Resume from the last batch" if batches else "Resume"
             button = Button("resume", label, act, style="primary", icon="player-play")
         case Action.CANCEL:
-            confirm = f"Cancel run {view.number}? The batch in hand ends first; rows done stay as they are."
+            stays = "rows done stay as they are" if view.kind in _WRITING else "no table is changed by it"
+            confirm = f"Cancel run {view.number}? The batch in hand ends first; {stays}."
             button = Button("cancel", "Cancel", act, style="danger-quiet", icon="x", confirm=confirm)
         case Action.ROLL_BACK:
             url = page_path(f"/backups/{view.backup_name}/rollback") if view.backup_name else page_path("/backups")

@@ -9,11 +9,11 @@ from flask import Blueprint, flash, g, redirect, render_template, request, url_f
 from werkzeug.wrappers import Response
 
 from briefly_admin.domain.config import BY_NAME
-from briefly_admin.domain.errors import BrieflyError, InvalidRequest, Refused, Unavailable
+from briefly_admin.domain.errors import BrieflyError, InvalidRequest, NotFound, Refused, Unavailable
 from briefly_admin.domain.permissions import Permission
 from briefly_admin.domain.runs import RunKind
 from briefly_admin.services.access import polled, requires
-from briefly_admin.services.views import RunView
+from briefly_admin.services.views import BackupView, RunView
 from briefly_admin.web.identity import services
 from briefly_admin.web.pictures import describe
 from briefly_admin.web.plan_page import new_run_page
@@ -149,7 +149,18 @@ def _shown(run_id: str, form: ConfigForm | None = None) -> dict[str, Any]:
     live = form or LiveForm(formdata=None, data=view.config)
     # While it is live, the figures stand beside the picture; so polls need not read its points.
     text = "" if view.live else describe(services().runs.throughput(g.actor, run_id))
-    return {"run": run_page(view, log, datetime.now(UTC), text), "form": live}
+    return {"run": run_page(view, log, datetime.now(UTC), text, _looked_at(view)), "form": live}
+
+
+def _looked_at(view: RunView) -> BackupView | None:
+    """The backup that a finished run looked at, which knows its damage."""
+    reference = view.options.get("backup_id")
+    if not view.finished or not reference:
+        return None
+    try:
+        return services().backups.get(g.actor, str(reference))
+    except NotFound:
+        return None
 
 
 def _to(view: RunView) -> Response:

@@ -23,6 +23,8 @@ ROLLBACK = st.fixed_dictionaries(
     {"backupId": st.text(max_size=30) | ANY, "confirm": st.just(True) | ANY},
     optional={"mode": ANY, "tables": st.lists(st.text(max_size=8), max_size=3) | ANY, "reason": ANY, "previewId": ANY},
 )
+BACKUPS = st.fixed_dictionaries({}, optional={"beyond": st.lists(st.text(max_size=12), max_size=3) | ANY, "level": ANY})
+NOWHERE = "/api/v1/backups/backup_1"
 
 
 def test_no_body_breaks_an_endpoint(app: Flask, token_as: TokenAs) -> None:
@@ -31,9 +33,11 @@ def test_no_body_breaks_an_endpoint(app: Flask, token_as: TokenAs) -> None:
     client, headers = app.test_client(), token_as("admin")
 
     @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    @given(MIGRATION | ANY, ROLLBACK | ANY)
-    def check(migration: Any, rollback: Any) -> None:
-        for path, body in (("/api/migration", migration), ("/api/migration/rollback", rollback)):
+    @given(MIGRATION | ANY, ROLLBACK | ANY, BACKUPS | ANY)
+    def check(migration: Any, rollback: Any, backup: Any) -> None:
+        deeds = [(f"{NOWHERE}/{deed}", backup) for deed in ("verify", "drill", "pin", "unpin", "preview")]
+        first = [("/api/migration", migration), ("/api/migration/rollback", rollback), ("/api/v1/backups", backup)]
+        for path, body in (*first, *deeds):
             answer = client.post(path, json=body, headers=headers)
             assert answer.status_code in {200, 202, 400, 404, 409}, (body, answer.get_json())
             assert answer.get_json()["success"] is (answer.status_code < 400)

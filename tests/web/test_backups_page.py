@@ -43,28 +43,29 @@ def test_nobody_is_led_to_the_sign_in(app: Flask) -> None:
 def test_without_backups_the_page_says_what_to_do_first(client_as: ClientAs) -> None:
     page = look(client_as("operator"), "/backups")
     assert "No backups yet" in page.one("main").text
-    assert page.one("a", class_="btn btn-primary").attributes["href"] == "/runs/new"
-    assert not look(client_as("viewer"), "/backups").every("a", class_="btn btn-primary")
+    assert page.one("button", class_="btn btn-primary", value="back_up")
+    assert not look(client_as("viewer"), "/backups").every("button", value="back_up")
 
 
 def test_a_backup_is_listed_with_all_that_is_known_of_it(client_as: ClientAs, backup: BackupView) -> None:
     page = look(client_as("admin"), "/backups")
-    row = page.every("tr")[1].text
-    assert backup.name in row
+    (row,) = [row.text for row in page.every("tr") if backup.name in row.text]
     assert f"{backup.rows:,}" in row
     assert "proven" in row
     assert page.one("a", href=f"/runs/{backup.run_number}").text == f"run {backup.run_number}"
     bar = page.one("progress", aria_label=f"Time left of {backup.name}")
     assert 0 < float(bar.attributes["value"] or 0) <= float(bar.attributes["max"] or 0)
     assert "copies of the app database" in page.one("main").text
+    assert page.one("div", id="backups").text.count("every row counted and hashed (L1)") == 1
 
 
 def test_each_role_sees_its_own_buttons_and_why_not(client_as: ClientAs, backup: BackupView) -> None:
-    for role, deeds in (("viewer", set()), ("operator", {"verify", "pin", "preview"}), ("admin", {"verify", "pin"})):
+    looks = {"back_up", "verify", "drill", "pin"}
+    for role, deeds in (("viewer", set()), ("operator", {*looks, "preview"}), ("admin", looks)):
         browser = client_as(role)
         page = look(browser, "/backups")
         assert {button.attributes["value"] for button in page.every("button", name="action")} == deeds
-        assert (f"need the role admin; yours is {role}" in page.one("main").text) == (role != "admin")
+        assert (f"the role admin; yours is {role}" in page.one("main").text) == (role != "admin")
         rollback = page.every("a", href=f"/backups/{backup.name}/rollback")
         assert len(rollback) == (1 if role == "admin" else 0)
         own = look(browser, f"/backups/{backup.name}")
@@ -79,24 +80,6 @@ def test_pinning_keeps_it_and_unpinning_lets_it_go(client_as: ClientAs, backup: 
     assert not page.every("progress")
     page = send(browser, f"/backups/{backup.name}/unpin", action="unpin")
     assert page.one("progress")
-
-
-def test_verifying_says_what_was_found(client_as: ClientAs, backup: BackupView) -> None:
-    page = send(client_as("operator"), f"/backups/{backup.name}/verify", action="verify")
-    assert f"every byte was opened, {backup.rows:,} rows" in page.one("div", id="flashes").text
-
-
-def test_a_damaged_backup_lists_its_damage_and_cannot_be_rolled_back_to(
-    client_as: ClientAs, backup: BackupView, settings: Settings
-) -> None:
-    damage(settings)
-    browser = client_as("admin")
-    page = send(browser, f"/backups/{backup.name}/verify", action="verify")
-    assert "is damaged" in page.one("div", id="flashes").text
-    assert len(page.one("ul", class_="damage").text.strip()) > 10
-    assert not page.every("a", href=f"/backups/{backup.name}/rollback")
-    assert "It cannot be restored. It is damaged." in page.one("main").text
-    assert "damaged" in look(browser, "/backups").every("tr")[1].text
 
 
 def test_text_from_outside_is_escaped(client_as: ClientAs, backup: BackupView, app_database: str) -> None:
@@ -133,7 +116,10 @@ def test_a_pinned_backup_is_not_deleted(app: Flask, client_as: ClientAs, backup:
 
 
 def test_the_wrong_role_is_refused(app: Flask, client_as: ClientAs, backup: BackupView) -> None:
-    for role, deeds in (("viewer", ("verify", "pin", "unpin", "preview", "delete")), ("operator", ("delete",))):
+    for role, deeds in (
+        ("viewer", ("verify", "drill", "pin", "unpin", "preview", "delete")),
+        ("operator", ("delete",)),
+    ):
         browser = client_as(role)
         for deed in deeds:
             page = send(browser, f"/backups/{backup.name}/{deed}", 403, name=backup.name)
@@ -149,7 +135,7 @@ def test_what_is_not_there_is_not_found(client_as: ClientAs) -> None:
 
 def test_the_wrong_verb_is_refused(client_as: ClientAs, backup: BackupView) -> None:
     browser = client_as("admin")
-    for deed in ("verify", "pin", "unpin", "delete", "preview"):
+    for deed in ("verify", "drill", "pin", "unpin", "delete", "preview"):
         assert browser.get(f"/backups/{backup.name}/{deed}").status_code == 405
 
 
