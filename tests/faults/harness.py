@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.embedded.processes import ProcessBook
 from briefly_admin.services import Services
+from briefly_admin.services.starting import Request
 from briefly_admin.services.views import RunView
 from tests.faults.databases import Contents, contents, difference
 from tests.faults.processes import Worker, alive, end_session, parent, send, until
@@ -62,6 +63,8 @@ class Field:
     started: list[Worker] = field(default_factory=list)
     elsewhere: dict[str, str] = field(default_factory=dict)
     """Settings of the processes alone, put over `environ`."""
+    module: str = "briefly_admin.cli"
+    """What is started: the command, or `tests.faults.hurt`, which hurts it from within."""
 
     def __post_init__(self) -> None:
         self.services = wiring.build(settings.load(self.environ))
@@ -87,10 +90,10 @@ class Field:
 
     def start(self, command: str) -> Worker:
         """Start a process of the command."""
-        log = self.logs / f"{len(self.started)}-{command}.log"
+        log = self.logs / f"{len(self.started)}-{command.replace(' ', '-')}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "briefly_admin.cli", command], cwd=CHECKOUT, env=self.environ | self.elsewhere,
+                [sys.executable, "-m", self.module, *command.split()], cwd=CHECKOUT, env=self.environ | self.elsewhere,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self.started.append(Worker(process, log, command))
@@ -130,6 +133,12 @@ class Field:
         """Begin a migration."""
         return self.services.runs.start(ANA, RunKind.MIGRATION, config={**CONFIG, **config})
 
+    def back_up(self, *, workers: int = 1, beyond: Sequence[tuple[str, str]] = ()) -> RunView:
+        """Begin a backup of its own, of the plan's tables and of those beyond it."""
+        options = {"beyond": [list(name) for name in beyond]} if beyond else {}
+        request = Request(kind=RunKind.BACKUP, config={"workers": workers}, options=options)
+        return self.services.runs.get(ANA, str(self.services.runs._starter.start(ANA, request).id))
+
     def view(self, run: RunView) -> RunView:
         """The run as it is now."""
         return self.services.runs.get(ANA, run.id)
@@ -155,6 +164,23 @@ class Field:
             return view if view.state in _WELL else None
 
         return until(look, seconds=seconds, what=f"the end of the run ({self.view(run).state})")
+
+    def settles(self, run: RunView, *, seconds: float = 60, workers: int = 0) -> RunView:
+        """Wait until the run has ended, well or not; with `workers`, so many are kept alive until then, and a clock."""
+
+        def look() -> RunView | None:
+            if workers:
+                self.staff(workers)
+            view = self.view(run)
+            return view if view.finished else None
+
+        return until(look, seconds=seconds, what=f"an end of the run ({self.view(run).state})")
+
+    def dismiss(self) -> None:
+        """End all processes at once: the next ones have other settings."""
+        for each in self.started:
+            end_session(each.pid)
+            each.process.wait(10)
 
     def looked(self, run: RunView) -> int:
         """Rows that the run's checkpoints say were looked at."""

@@ -41,11 +41,17 @@ PROMISES = (
         "stopped within 10 s at a batch's end, resumed at the next",
         ("sigterm",),
     ),
-    Promise("a backup is one instant", "money-moving writers during 100 backups", "the sum is exact in every one"),
+    Promise(
+        "a backup is one instant",
+        "money-moving writers during 100 backups",
+        "the sum is exact in every one",
+        ("instants",),
+    ),
     Promise(
         "a backup is whole or fails",
         "role filtered by row-level security; full disk; store answers 5xx",
         "0 silent partials, 0 leftovers",
+        ("whole",),
     ),
     Promise(
         "any damage is found",

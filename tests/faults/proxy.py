@@ -72,6 +72,8 @@ class Proxy:
     """Bytes a second from the server to a client; 0: as fast as it goes."""
     refuse: bool = False
     """Whether new connections are cut at once."""
+    for_good: bool = False
+    """Whether none is let in any more once `cut_after` has cut one off."""
     on_commit: Callable[[int], Fate] = _passes
     """Given the number of a COMMIT (from 1, over all connections), what becomes of it."""
     cuts: dict[Fate, int] = field(default_factory=dict)
@@ -134,6 +136,11 @@ class Proxy:
     def cut_after(self, count: int) -> None:
         """After so many further bytes from the server, the connection that brought the last of them is cut off."""
         self._left = count
+
+    @property
+    def awaits_cut(self) -> bool:
+        """Whether what `cut_after` said has not come yet."""
+        return self._left is not None
 
     @property
     def connections(self) -> int:
@@ -213,7 +220,7 @@ class Proxy:
                 self._left -= len(piece)
                 if self._left <= 0:
                     pipe.client.write(piece[: len(piece) + self._left])
-                    self._left = None
+                    self._left, self.refuse = None, self.refuse or self.for_good
                     pipe.abort()
                     return
             pipe.client.write(piece)

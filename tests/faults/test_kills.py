@@ -6,6 +6,7 @@ import psycopg
 
 from tests.faults.harness import ANA, Field, Undisturbed
 from tests.faults.processes import until
+from tests.faults.stored import opened
 
 _END_BACKENDS = (
     "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity "
@@ -57,7 +58,7 @@ def test_a_run_outlives_a_worker_in_every_other_phase(field: Field, undisturbed:
     undisturbed.require_same(field, run)
     (backup,) = field.services.backups.list(ANA)
     assert (backup.id == str(lost), backup.run_id, backup.restorable) == (False, run.id, True)
-    field.services.backups.verify(ANA, backup.id)
+    opened(field, backup)
     field.services.sweeping.purge()
     assert field.ask("SELECT state FROM briefly_admin.backup WHERE shred_key IS NOT NULL") == ["proven"]
     store = field.logs / "backups"

@@ -2,6 +2,7 @@
 
 from tests.faults.rows import (
     answers,
+    instants,
     kills,
     mutations,
     redis_loss,
@@ -10,6 +11,7 @@ from tests.faults.rows import (
     same_result,
     starts,
     traffic,
+    whole,
     zombies,
 )
 from tests.faults.rows.row import Row
@@ -18,6 +20,6 @@ ROWS: dict[str, Row] = {
     row.name: row
     for row in (
         kills.KILLS_ROW, answers.ROW, zombies.ROW, starts.ROW, redis_loss.ROW, kills.DEFAULT_ROW, restarts.ROW,
-        rehearsals.ROW, same_result.ROW, traffic.ROW, mutations.ROW,
+        rehearsals.ROW, same_result.ROW, traffic.ROW, instants.ROW, mutations.ROW, whole.ROW,
     )
 }  # fmt: skip
