@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from briefly_admin.domain.errors import BackupDamaged, NotFound
+from briefly_admin.domain.errors import BackupDamaged, NotFound, RunFailed
 from briefly_admin.domain.manifest import StreamManifest, TableManifest
 from briefly_admin.domain.partitions import Claimed, Count
 from briefly_admin.domain.progress import Progress
@@ -17,7 +17,7 @@ from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine import fence, scratch
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.noting import while_noting
-from briefly_admin.engine.retry import patiently
+from briefly_admin.engine.retry import Verdict, classify, describe, patiently
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step
 from briefly_admin.engine.staged import copy_into, staged_digest, staged_table
 from briefly_admin.engine.target import Connection
@@ -105,6 +105,13 @@ class _Worker:
                 "message": error.message,
                 "remedy": error.remedy,
             }
+        except psycopg.Error as error:
+            if not self._lists_all or classify(error) is not Verdict.ROWS:
+                raise
+            raise RunFailed(
+                f"{self._context.target.title} refuses rows of {table.label}: {describe(error)}.",
+                remedy="Drill on a server of the version that was backed up, with the same extensions.",
+            ) from None
         return Count(done=int(done["rows"])), done
 
     def _all_damage(self, error: BackupDamaged, stream: StreamManifest | None) -> list[str]:

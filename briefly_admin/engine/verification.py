@@ -23,8 +23,6 @@ from briefly_admin.vault.verify import MISSING, Damage, StoredObject, verify_obj
 
 PLACE: Final = "the store"
 """Where L0 and L1 look, for `backup_verified`."""
-MOST_TOLD: Final = 1000
-"""Lines of damage in a report."""
 _MOST_LOGGED: Final = 100
 _COMPARED: Final = "all objects, compared"
 
@@ -60,7 +58,7 @@ def damaged(context: RunContext, phase: Phase, texts: Sequence[str]) -> BackupDa
     places = "one place" if len(texts) == 1 else f"{len(texts):,} places, first of all"
     return BackupDamaged(
         f"The backup is damaged in {places}: {texts[0]}.",
-        damages=texts[:MOST_TOLD],
+        damages=texts,
         remedy="Do not rely on it: take a new backup, and look at the disk of the store.",
     )
 

@@ -130,16 +130,6 @@ def test_all_damage_is_listed_at_both_levels(sealed: Backup) -> None:
     assert len(errors) >= 12
 
 
-def test_the_report_has_no_end_to_damage_but_the_lists_have(sealed: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "MOST_TOLD", 2)
-    for number in (1, 2, 3):
-        sealed.file(number).unlink()
-    with pytest.raises(BackupDamaged, match="3 places") as caught:
-        sealed.verify("L0")
-    assert len(caught.value.damages) == 2
-    assert len(sealed.recorded["proofs"][-1]["damages"]) == 3
-
-
 @pytest.mark.parametrize("level", ["L0", "L1"])
 @pytest.mark.parametrize("name", ["manifest.bma", "slots.json"])
 def test_a_missing_manifest_or_slots_do_not_hide_damaged_streams(sealed: Backup, name: str, level: str) -> None:
