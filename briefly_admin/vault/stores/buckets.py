@@ -17,6 +17,7 @@ unfinished multipart upload: nobody sees it, it costs room, and no interface of 
 lifecycle rule that aborts incomplete multipart uploads after a day.
 """
 
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -63,6 +64,10 @@ _REMEDIES: Final = (
     ("TimedOut|kind: (?:Timeout|Connect|Decode|Body|Interrupted)|IncompleteMessage|status: 5", _LATER),
 )
 _NO_CONDITION: Final = "it overwrites objects although it was asked not to"
+
+
+_process: Final[dict[str, int]] = {}
+"""The process whose threads do the library's work: one that is forked from it would wait for them for ever."""
 
 
 class _ChangedError(Unavailable):
@@ -248,6 +253,8 @@ class BucketStore:
 
     @contextmanager
     def _failures(self, key: str) -> Iterator[None]:
+        if _process.setdefault("first", os.getpid()) != os.getpid():
+            raise self._unavailable(key, "this process was forked from one that had used a bucket")
         try:
             yield
         except (BaseError, OSError, ValueError) as error:
