@@ -60,6 +60,12 @@ PROMISES = (
         ("mutations",),
     ),
     Promise(
+        "every backup opens, whatever rotation of the keys dies",
+        "ten rotations of the master keys, five times, with SIGKILL between",
+        "every backup opens after each kill, and at the end with the newest key alone",
+        ("rotations",),
+    ),
+    Promise(
         "a rollback is all or nothing, and exact",
         "SIGKILL at every statement; then digests",
         "300: before or after, never between; equal bytes",

@@ -8,6 +8,7 @@ from tests.faults.rows import (
     redis_loss,
     rehearsals,
     restarts,
+    rotations,
     same_result,
     starts,
     traffic,
@@ -20,6 +21,6 @@ ROWS: dict[str, Row] = {
     row.name: row
     for row in (
         kills.KILLS_ROW, answers.ROW, zombies.ROW, starts.ROW, redis_loss.ROW, kills.DEFAULT_ROW, restarts.ROW,
-        rehearsals.ROW, same_result.ROW, traffic.ROW, instants.ROW, mutations.ROW, whole.ROW,
+        rehearsals.ROW, same_result.ROW, traffic.ROW, instants.ROW, mutations.ROW, whole.ROW, rotations.ROW,
     )
 }  # fmt: skip

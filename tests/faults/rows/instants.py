@@ -127,8 +127,8 @@ def trial(ground: Ground, seed: int, count: int = BACKUPS) -> Facts:
     with ground.field() as place, Movers(place.environ["TARGET_DATABASE_URL"], chance) as movers:
         place.module = "tests.faults.hurt"
         place.elsewhere |= hurt.settings(place.logs, stream_bytes=STREAM_BYTES)
-        place.staff(_MOST)
-        place.listening(_MOST)
+        place.staff(min(count, _MOST))
+        place.listening(min(count, _MOST))
         for number in range(count):
             before = movers.done
             run = place.ends(place.back_up(workers=number % _MOST + 1, beyond=BEYOND))
