@@ -17,13 +17,15 @@ from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine import fence, scratch
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.noting import while_noting
-from briefly_admin.engine.retry import Verdict, classify, describe, patiently
+from briefly_admin.engine.retry import describe, patiently
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step
 from briefly_admin.engine.staged import copy_into, staged_digest, staged_table
 from briefly_admin.engine.target import Connection
 from briefly_admin.vault.vault import BackupReader
 
 _STREAM: Final = "stream "
+_REFUSED: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProtocolViolation)
+"""What COPY says of values that a type does not take; the last, of too few bytes, is no sign of a lost connection."""
 
 
 def open_named(context: RunContext, name: str) -> BackupReader:
@@ -105,13 +107,6 @@ class _Worker:
                 "message": error.message,
                 "remedy": error.remedy,
             }
-        except psycopg.Error as error:
-            if not self._lists_all or classify(error) is not Verdict.ROWS:
-                raise
-            raise RunFailed(
-                f"{self._context.target.title} refuses rows of {table.label}: {describe(error)}.",
-                remedy="Drill on a server of the version that was backed up, with the same extensions.",
-            ) from None
         return Count(done=int(done["rows"])), done
 
     def _all_damage(self, error: BackupDamaged, stream: StreamManifest | None) -> list[str]:
@@ -143,12 +138,18 @@ class _Worker:
         staged = staged_table(connection, self._reader.manifest, table, self._schema)
         size, read = max(stream.plaintext_size, 1), 0
         cursor = connection.cursor()
-        with cursor.copy(copy_into(staged)) as loading:
-            for piece in self._reader.read_table_stream(stream):
-                loading.write(piece)
-                read += len(piece)
-                self._context.check_stop()
-                note(Count(done=stream.rows * read // size))
+        try:
+            with cursor.copy(copy_into(staged)) as loading:
+                for piece in self._reader.read_table_stream(stream):
+                    loading.write(piece)
+                    read += len(piece)
+                    self._context.check_stop()
+                    note(Count(done=stream.rows * read // size))
+        except _REFUSED as error:
+            raise RunFailed(
+                f"{self._context.target.title} refuses rows of {table.label}: {describe(error)}.",
+                remedy="Restore on a server of the version that was backed up, whose types and extensions are the same.",
+            ) from None
         if cursor.rowcount != stream.rows:
             raise _damaged(table, f"stream {stream.number} has {cursor.rowcount} rows instead of {stream.rows}")
         return {"rows": stream.rows}
