@@ -62,9 +62,12 @@ def _named(source: str, condition: str, order: str = "") -> str:
 
 _DESCRIBED: Final = f"""
 WITH RECURSIVE within (oid) AS (
-  SELECT DISTINCT a.atttypid FROM pg_attribute a
+  SELECT unnest(%s::oid[])
+  UNION SELECT a.atttypid FROM pg_attribute a
   WHERE a.attrelid = ANY (%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
-  UNION SELECT p.oid FROM within w JOIN pg_type t ON t.oid = w.oid CROSS JOIN LATERAL ({_PARTS}) AS p
+), all_of (oid) AS (
+  SELECT oid FROM within
+  UNION SELECT p.oid FROM all_of w JOIN pg_type t ON t.oid = w.oid CROSS JOIN LATERAL ({_PARTS}) AS p
 )
 SELECT {type_name("t", "n")} AS name, CASE WHEN e.oid IS NOT NULL THEN 'a' ELSE t.typtype::text END AS kind,
   t.typtypmod AS typmod,
@@ -81,7 +84,7 @@ SELECT {type_name("t", "n")} AS name, CASE WHEN e.oid IS NOT NULL THEN 'a' ELSE 
   (SELECT x.extname::text FROM pg_depend d JOIN pg_extension x ON x.oid = d.refobjid
     WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.refclassid = 'pg_extension'::regclass
       AND d.deptype = 'e') AS extension
-FROM within w JOIN pg_type t ON t.oid = w.oid JOIN pg_namespace n ON n.oid = t.typnamespace
+FROM all_of w JOIN pg_type t ON t.oid = w.oid JOIN pg_namespace n ON n.oid = t.typnamespace
 LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
 LEFT JOIN pg_range r ON r.rngtypid = t.oid LEFT JOIN pg_range m ON m.rngmultitypid = t.oid
 WHERE n.nspname <> 'pg_catalog' ORDER BY 1
@@ -91,10 +94,14 @@ _KINDS: Final = {
 }  # fmt: skip
 
 
-def describe_types(connection: Connection, tables: Sequence[int]) -> tuple[TypeManifest, ...]:
-    """Every type outside pg_catalog that columns of these relations (OIDs) use; each behind what it is made of."""
+def describe_types(
+    connection: Connection, tables: Sequence[int], *, types: Sequence[int] = ()
+) -> tuple[TypeManifest, ...]:
+    """Every type outside pg_catalog that columns of these relations use, and these types (OIDs), with all that they
+    are made of; each behind its parts.
+    """
     with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_DESCRIBED.encode(), (list(tables),)).fetchall()
+        rows = cursor.execute(_DESCRIBED.encode(), (list(types), list(tables))).fetchall()
     found = {str(row["name"]): _described(row) for row in rows}
     ordered: dict[str, TypeManifest] = {}
 

@@ -100,6 +100,8 @@ _FIXED: Final = {
     "timestamptz_send": 8, "interval_send": 16, "cash_send": 8,
 }  # fmt: skip
 """Bytes that pg_catalog's functions always send: their length need not be computed."""
+_TEXT_SEND: Final = ("pg_catalog", "textsend")
+"""refcursor's, too; and it takes text alone."""
 
 
 def row_bytes_sql(columns: Sequence[SendColumn], alias: str) -> sql.Composable:
@@ -117,7 +119,7 @@ def row_bytes_sql(columns: Sequence[SendColumn], alias: str) -> sql.Composable:
 
 def _send_sql(column: SendColumn, alias: str) -> sql.Composable:
     name = sql.Identifier(alias, column.name)
-    if column.send is None:
+    if column.send is None or column.send == _TEXT_SEND:
         return sql.SQL("pg_catalog.textsend({}::pg_catalog.text)").format(name)
     return sql.SQL("{}({})").format(sql.Identifier(*column.send), name)
 

@@ -55,9 +55,10 @@ def value(column: SendColumn, alias: str) -> sql.Composable:
 
 def key_join(pair: Pair) -> sql.Composable:
     """now.key = was.key"""
+    columns = {column.name: column for column in pair.staged.columns}
     return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(NOW, column), sql.Identifier(THEN, column))
-        for column in pair.staged.manifest.key
+        sql.SQL("{} = {}").format(value(columns[name], NOW), value(columns[name], THEN))
+        for name in pair.staged.manifest.key
     )
 
 
