@@ -10,12 +10,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import BinaryIO, Final
+from uuid import UUID
 
-from briefly_admin.domain.digest import TableDigest
+from briefly_admin.domain.digest import BucketDigests, TableDigest
 from briefly_admin.domain.errors import BackupDamaged, NotFound, Stopped
-from briefly_admin.domain.manifest import Manifest, StreamManifest, TableManifest
+from briefly_admin.domain.manifest import Manifest, StreamManifest
 from briefly_admin.domain.ports import BlobStore, StopSignal
 from briefly_admin.vault import layout
+from briefly_admin.vault.ahead import ahead
 from briefly_admin.vault.compression import decompress
 from briefly_admin.vault.copybinary import CopyParser, blocks
 from briefly_admin.vault.digest import RowDigester
@@ -61,6 +63,26 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Sought:
+    """A stream to look through, and its table's label and count of columns; `key`: positions of the key's columns."""
+
+    table: str
+    columns: int
+    stream: StreamManifest
+    key: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a stream was found to be; no `digest` where its rows could not all be read, nor `buckets` without a key."""
+
+    table: str
+    damages: tuple[Damage, ...]
+    digest: TableDigest | None
+    buckets: BucketDigests | None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredObject:
     """An object as it was written: what L0 compares; `table` and `stream` name it in the report.
 
@@ -76,17 +98,12 @@ class StoredObject:
 
 def objects_of(manifest: Manifest) -> list[StoredObject]:
     """The streams of a backup, for an L0 without keys later on."""
-    return [
-        StoredObject(
-            layout.stream_key(manifest.backup_id, stream.number),
-            stream.sealed_size,
-            stream.sealed_sha256,
-            table.label,
-            stream.number,
-        )
-        for table in manifest.tables
-        for stream in table.streams
-    ]
+    return [_object_of(manifest.backup_id, table.label, each) for table in manifest.tables for each in table.streams]
+
+
+def _object_of(backup_id: UUID, table: str, stream: StreamManifest) -> StoredObject:
+    key = layout.stream_key(backup_id, stream.number)
+    return StoredObject(key, stream.sealed_size, stream.sealed_sha256, table, stream.number)
 
 
 def all_objects_of(manifest: Manifest, *, manifest_size: int, manifest_sha256: str) -> list[StoredObject]:
@@ -125,19 +142,25 @@ class _Hashing:
         self._limit = expected.size + 1
         self._meter = meter
         self._hash = hashlib.sha256()
+        self._told = 0
         self.size = 0
 
     def read(self, size: int, /) -> bytes:
         data = self._file.read(max(0, min(size, self._limit - self.size)))
         self._hash.update(data)
         self.size += len(data)
-        self._meter.add(len(data))
         return data
+
+    def tell(self) -> None:
+        """Have the meter know what was read since, in the thread that asks. Raises Stopped."""
+        told, self._told = self._told, self.size
+        self._meter.add(self._told - told)
 
     def fault(self, expected: StoredObject) -> str:
         """Read to the end; what is wrong with the object, or ''."""
         while self.size <= expected.size and self.read(_READ_SIZE):
-            pass
+            self.tell()
+        self.tell()
         if self.size < expected.size:
             return f"has {self.size} bytes instead of {expected.size}"
         if self.size > expected.size:
@@ -195,18 +218,35 @@ def verify_streams(
 ) -> Verdict:
     """L1 of the streams of these numbers alone. Raises Stopped, Unavailable."""
     wanted = frozenset(numbers)
-    expected = {each.stream: each for each in objects_of(manifest) if each.stream in wanted}
-    meter = Meter(sum(each.size for each in expected.values()), progress, should_stop)
+    sought = [
+        Sought(table.label, len(table.columns), stream)
+        for table in manifest.tables
+        for stream in table.streams
+        if stream.number in wanted
+    ]
     damages: list[Damage] = []
     digests: dict[str, TableDigest | None] = {}
-    for table in manifest.tables:
-        for stream in table.streams:
-            if stream.number not in wanted:
-                continue
-            check = _StreamCheck(table, stream, manifest, data_key)
-            damages += check.run(store, expected[stream.number], meter)
-            digests[table.label] = _added(digests.get(table.label, TableDigest()), check.digest)
+    for looked in look_through(
+        store, manifest.backup_id, sought, data_key=data_key, progress=progress, should_stop=should_stop
+    ):
+        damages += looked.damages
+        digests[looked.table] = added(digests.get(looked.table, TableDigest()), looked.digest)
     return Verdict(tuple(damages), digests)
+
+
+def look_through(
+    store: BlobStore,
+    backup_id: UUID,
+    sought: Sequence[Sought],
+    *,
+    data_key: bytes,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: StopSignal | None = None,
+) -> Iterator[Looked]:
+    """Each of these streams opened, decompressed, parsed, counted and hashed. Raises Stopped, Unavailable."""
+    meter = Meter(sum(each.stream.sealed_size for each in sought), progress, should_stop)
+    for each in sought:
+        yield _StreamCheck(each, backup_id, data_key, meter).run(store)
 
 
 def judge(manifest: Manifest, verdicts: Sequence[Verdict]) -> list[Damage]:
@@ -218,44 +258,56 @@ def judge(manifest: Manifest, verdicts: Sequence[Verdict]) -> list[Damage]:
     for table in manifest.tables:
         digest: TableDigest | None = TableDigest()
         for verdict in verdicts:
-            digest = _added(digest, verdict.digests.get(table.label, TableDigest()))
+            digest = added(digest, verdict.digests.get(table.label, TableDigest()))
         if digest and digest != table.digest:
             damages.append(Damage(table.label, None, None, f"its row digest is {digest} instead of {table.digest}"))
     return damages
 
 
-def _added(one: TableDigest | None, other: TableDigest | None) -> TableDigest | None:
+def added(one: TableDigest | None, other: TableDigest | None) -> TableDigest | None:
     """Their sum; None is a digest that nobody knows."""
     return one + other if one and other else None
 
 
 class _StreamCheck:
-    """One stream, looked through whole; `digest` is that of its rows once they were all read."""
+    """One stream, looked through whole.
 
-    def __init__(self, table: TableManifest, stream: StreamManifest, manifest: Manifest, data_key: bytes) -> None:
-        self.digest: TableDigest | None = None
-        self._table = table
-        self._stream = stream
-        self._name = StreamName(manifest.backup_id, KIND_TABLE, stream.number)
+    What needs no Python a row (the store, AES, zstd, the hashes of whole streams) goes on in a thread of its own.
+    """
+
+    def __init__(self, sought: Sought, backup_id: UUID, data_key: bytes, meter: Meter) -> None:
+        self._sought = sought
+        self._stream = sought.stream
+        self._name = StreamName(backup_id, KIND_TABLE, sought.stream.number)
         self._data_key = data_key
+        self._meter = meter
+        self._digester = RowDigester(keyed=bool(sought.key))
+        self._plain_hash = hashlib.sha256()
+        self._plain_size = 0
         self._faults: list[Damage] = []
+        self._read = False
 
-    def run(self, store: BlobStore, expected: StoredObject, meter: Meter) -> list[Damage]:
+    def run(self, store: BlobStore) -> Looked:
+        """Raises Stopped, Unavailable."""
+        expected = _object_of(self._name.backup_id, self._sought.table, self._stream)
         try:
             file = store.open(expected.key)
         except NotFound:
-            return [self._damage(MISSING)]
-        with closing(file):
-            hashing = _Hashing(file, meter, expected)
-            self._content(hashing)
-            if not self._faults and (fault := hashing.fault(expected)):
-                self._faults.append(self._damage(fault))
-        return self._faults
+            self._faults.append(self._damage(MISSING))
+        else:
+            with closing(file):
+                hashing = _Hashing(file, self._meter, expected)
+                self._content(hashing)
+                if not self._faults and (fault := hashing.fault(expected)):
+                    self._faults.append(self._damage(fault))
+        buckets = self._digester.buckets() if self._read else None
+        digest = self._digester.digest() if self._read else None
+        return Looked(self._sought.table, tuple(self._faults), digest, buckets)
 
     def _content(self, file: _Hashing) -> None:
         chunks = self._good_chunks(file)
         try:
-            self._rows(chunks)
+            self._rows(chunks, file)
         except BackupDamaged as error:
             for _ in chunks:  # the chunks behind it are still opened
                 pass
@@ -273,22 +325,28 @@ class _StreamCheck:
             elif not self._faults:
                 yield chunk.plaintext
 
-    def _rows(self, chunks: Iterable[bytes]) -> None:
+    def _plain(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        # Whoever gives up on the plaintext must not close the chunks: those behind are still looked at.
+        kept_open = (chunk for chunk in chunks)
+        for piece in decompress(kept_open, limit=self._stream.plaintext_size):
+            self._plain_hash.update(piece)
+            self._plain_size += len(piece)
+            yield piece
+
+    def _rows(self, chunks: Iterable[bytes], file: _Hashing) -> None:
         stream = self._stream
-        parser = CopyParser(len(self._table.columns))
-        digester = RowDigester(keyed=False)
-        hashed, size = hashlib.sha256(), 0
-        for block, found in blocks(parser, decompress(chunks, limit=stream.plaintext_size)):
-            hashed.update(block)
-            size += len(block)
-            digester.add(found.rows)
+        parser = CopyParser(self._sought.columns, self._sought.key)
+        with closing(ahead(self._plain(chunks))) as plain:
+            for _, found in blocks(parser, plain):
+                self._digester.add(found.rows, found.keys)
+                file.tell()
         if self._faults:
             return
         if parser.row_count != stream.rows:
             self._faults.append(self._damage(f"has {parser.row_count} rows instead of {stream.rows}"))
-        if size != stream.plaintext_size or hashed.hexdigest() != stream.plaintext_sha256:
+        if self._plain_size != stream.plaintext_size or self._plain_hash.hexdigest() != stream.plaintext_sha256:
             self._faults.append(self._damage("does not hold the data that the manifest describes"))
-        self.digest = digester.digest()
+        self._read = True
 
     def _damage(self, what: str, chunk: int | None = None) -> Damage:
-        return Damage(self._table.label, self._stream.number, chunk, what)
+        return Damage(self._sought.table, self._stream.number, chunk, what)
