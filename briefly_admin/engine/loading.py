@@ -148,7 +148,7 @@ class _Worker:
         except _REFUSED as error:
             raise RunFailed(
                 f"{self._context.target.title} refuses rows of {table.label}: {describe(error)}.",
-                remedy="Restore on a server of the version that was backed up, whose types and extensions are the same.",
+                remedy="Restore on a server of the version that was backed up, of the same extensions.",
             ) from None
         if cursor.rowcount != stream.rows:
             raise _damaged(table, f"stream {stream.number} has {cursor.rowcount} rows instead of {stream.rows}")

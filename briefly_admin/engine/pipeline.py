@@ -8,7 +8,18 @@ import psycopg
 from briefly_admin.domain.errors import BrieflyError, Fenced, RunFailed, Stopped, Unavailable
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import EXCLUSIVE_KINDS, Phase, RunKind, phases
-from briefly_admin.engine import backup, before, constrain, expand, migrate, preflight, rehearse, verification, verify
+from briefly_admin.engine import (
+    backup,
+    before,
+    constrain,
+    drill,
+    expand,
+    migrate,
+    preflight,
+    rehearse,
+    verification,
+    verify,
+)
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.fence import Lead, flush, take_over
 from briefly_admin.engine.retry import Verdict, classify, describe, patiently
@@ -40,6 +51,7 @@ _REPEATABLE: Final = frozenset({Phase.VALIDATE, Phase.BACKUP, Phase.EXPAND, Phas
 """Phases that only read, or go on from what is there, so that a lost connection costs a repetition and no more."""
 _OF_A_BACKUP: Final[Mapping[RunKind, Mapping[Phase, PhaseFunction]]] = {
     RunKind.VERIFICATION: {Phase.VERIFY: verification.run},
+    RunKind.DRILL: {Phase.PREFLIGHT: drill.preflight, Phase.STAGE: drill.stage, Phase.VERIFY: drill.verify},
 }
 """Runs that look at a backup: every phase of them is their own, and may be repeated."""
 _BY_ROLLBACK: Final = frozenset({RunKind.ROLLBACK, RunKind.PREVIEW})
