@@ -68,10 +68,16 @@ class StreamManifest:
 
 
 def titles(tables: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    """What people and partitions call tables, (schema, name) each: the name, or schema.name where it is taken."""
+    """What people and partitions call tables, (schema, name) each: the name, or schema.name where it is taken.
+
+    Names may hold dots and quotes: where that is taken, too, quotes are added until it is not.
+    """
     found: dict[str, tuple[str, str]] = {}
     for schema, name in tables:
-        found[f"{schema}.{name}" if name in found else name] = (schema, name)
+        title = f"{schema}.{name}" if name in found else name
+        while title in found:
+            title = f'"{title}"'
+        found[title] = (schema, name)
     return found
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import zstandard
 
+from briefly_admin.domain.digest import TableDigest
 from briefly_admin.domain.errors import BackupDamaged, BackupError
+from briefly_admin.domain.manifest import titles
 from briefly_admin.vault import layout
 from briefly_admin.vault.copybinary import HEADER, TRAILER
 from briefly_admin.vault.seal import CHUNK_SIZE, MAX_CHUNK_SIZE, PREFIX_SIZE
@@ -241,6 +243,25 @@ def test_a_manifest_that_is_none_is_refused(forger: Forger, raw: bytes) -> None:
 def test_an_honest_manifest_opens(forger: Forger) -> None:
     forger.manifest(lie(forger, lambda _: None))
     assert forger.open().verify() == []
+
+
+def test_names_that_look_like_others_keep_their_tables_apart(forger: Forger) -> None:
+    """A dot is a letter like others: x.y may be table y of x, or a table of that name."""
+    names = [("public", "x.y"), ("z", "y"), ("x", "y"), ("q", "x.y")]
+    found = titles(names)
+    assert list(found.values()) == names
+    assert list(found)[:2] == ["x.y", "y"]
+
+    def rename(data: dict[str, Any]) -> None:
+        one, two = data["tables"]
+        one.update(schema="public", name="x.y")
+        two.update(
+            schema="x", name="y", streams=[], rows=0, hash=hashlib.sha256().hexdigest(), digest=str(TableDigest())
+        )
+        data["tables"].insert(1, two | {"schema": "z"})
+
+    forger.manifest(lie(forger, rename))
+    assert [table.label for table in forger.open().manifest.by_title.values()] == ["public.x.y", "z.y", "x.y"]
 
 
 # Versions
