@@ -21,7 +21,7 @@ from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.loading import LEADERS, open_named, register
 from briefly_admin.engine.retry import describe
 from briefly_admin.engine.sharing import Step, share
-from briefly_admin.engine.staged import StagedTable, create_staged, staged_digest, staged_table
+from briefly_admin.engine.staged import StagedTable, create_staged, create_types, staged_digest, staged_table
 from briefly_admin.engine.tally import Tally
 from briefly_admin.engine.target import Connection
 from briefly_admin.vault.vault import BackupReader
@@ -86,6 +86,8 @@ def prepare(
     """A fresh scratch schema and the tables in it, empty; earlier ones of the run are dropped. Raises Refused."""
     with _session(context, "staging") as connection:
         schema = scratch.create_scratch(connection, context.run_id, context.attempt)
+        if context.kind is RunKind.DRILL:  # elsewhere, the types may be missing; the target has them
+            create_types(connection, reader.manifest, schema)
         return schema, tuple(create_staged(connection, reader.manifest, table, schema) for table in tables)
 
 

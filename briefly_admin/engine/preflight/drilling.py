@@ -8,7 +8,7 @@ from briefly_admin.domain.checks import Check, Colour
 from briefly_admin.domain.manifest import Manifest
 from briefly_admin.engine.preflight.inputs import amber, green, look, red
 from briefly_admin.engine.preflight.servers import of_server, target_reachable
-from briefly_admin.engine.staged import staged_table
+from briefly_admin.engine.staged import create_types, staged_table
 from briefly_admin.engine.target import Connection, Target
 
 _OF_SERVER: Final = frozenset({"server_version", "writable", "pooler"})
@@ -67,6 +67,7 @@ def _types(connection: Connection, manifest: Manifest) -> Check:
     schema = f"briefly_scratch_{manifest.backup_id.hex}_look"
     with connection.transaction(force_rollback=True):
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        create_types(connection, manifest, schema)
         for table in manifest.tables:
             staged_table(connection, manifest, table, schema)
     return green("drill_types", "The types of all columns can be had", "They stand there, or can be made.")
