@@ -35,6 +35,8 @@ _LIVE: Final = tuple(field.name for field in FIELDS if field.live)
 _POLL: Final = 0.2
 _POINTS: Final = 2000
 _LEVELS: Final = ("L0", "L1")
+_OF_A_BACKUP: Final = frozenset({RunKind.VERIFICATION, RunKind.DRILL, RunKind.ROLLBACK})
+"""Each has a method of its own."""
 
 
 class RunService:
@@ -72,8 +74,9 @@ class RunService:
         asked = dict(options or {})
         if kind is RunKind.PREVIEW:
             return self.preview(actor, str(asked.pop("backup", "")), idempotency_key=idempotency_key)
-        if kind is RunKind.ROLLBACK or asked:
-            raise InvalidRequest(f"A {kind} is not started with these options.", remedy="Use `rollback`.")
+        if kind in _OF_A_BACKUP or asked:
+            text = f"A {kind} is not started so: it needs a backup, or takes no options."
+            raise InvalidRequest(text, details={"kind": [text]})
         request = Request(kind=kind, config=config or {}, idempotency_key=idempotency_key)
         return self._view(self._starter.start(actor, request), actor)
 

@@ -31,7 +31,7 @@ def test_vito_starts_nothing(stage: Stage, kind: RunKind) -> None:
     assert stage.queue.asked == []
 
 
-@pytest.mark.parametrize("kind", [RunKind.DRILL, RunKind.REPLAY, RunKind.ROLLBACK])
+@pytest.mark.parametrize("kind", [RunKind.VERIFICATION, RunKind.DRILL, RunKind.REPLAY, RunKind.ROLLBACK])
 def test_other_kinds_are_not_started(stage: Stage, kind: RunKind) -> None:
     with pytest.raises(InvalidRequest):
         stage.services.runs.start(stage.ana, kind)
