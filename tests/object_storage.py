@@ -32,6 +32,7 @@ class ObjectStorage:
 
     def point_to(self, monkeypatch: pytest.MonkeyPatch, url: str = "") -> None:
         """Give this process, and what it starts, the variables that lead here, or through `url`."""
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setenv("AWS_ENDPOINT_URL", url or self.url)
         monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
         monkeypatch.setenv("AWS_REGION", "us-east-1")

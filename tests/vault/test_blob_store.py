@@ -133,6 +133,29 @@ def test_whoever_reads_meanwhile_finds_the_old_or_the_new_object(store: BlobStor
     assert content(store, "a/slots.json") == old
 
 
+def test_what_is_deleted_while_it_is_replaced_does_not_come_back(store: BlobStore) -> None:
+    outcomes: list[str] = []
+    for number in range(20):
+        store.put(key := f"a/{number}", [b"old"])
+        start = threading.Barrier(2, timeout=60)
+
+        def replace(key: str = key, start: threading.Barrier = start) -> None:
+            start.wait()
+            try:
+                store.replace(key, b"new")
+                outcomes.append("replaced")
+            except NotFound:
+                outcomes.append("not found")
+
+        thread = threading.Thread(target=replace)
+        thread.start()
+        start.wait()
+        store.delete(key)
+        thread.join()
+    assert len(outcomes) == 20
+    assert list(store.list()) == []
+
+
 def test_what_is_kept_stays(store: BlobStore) -> None:
     store.put("a/1", [b"x"])
     for seconds in (None, 60.0, None):

@@ -56,7 +56,9 @@ class DirectoryStore:
         with self._partial(key) as (partial, descriptor), self._failures(key):
             _write(descriptor, data)
             os.fsync(descriptor)
-            partial.rename(target)
+            with self._alone():
+                target.lstat()  # what was deleted meanwhile does not come back
+                partial.rename(target)
             _sync(target.parent)
 
     def keep(self, prefix: str, seconds: float | None) -> None:
@@ -87,7 +89,8 @@ class DirectoryStore:
         """Remove the object, and the directories that it leaves empty."""
         path = self._path(key)
         with self._failures(key), suppress(FileNotFoundError):
-            path.unlink()
+            with self._alone():
+                path.unlink()
             _sync(path.parent)
             for parent in path.parents:
                 if parent == self._root:
@@ -123,6 +126,16 @@ class DirectoryStore:
             yield partial, descriptor
         finally:
             partial.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process or thread deletes or replaces here meanwhile."""
+        descriptor = os.open(self._root, _DIRECTORY_FLAGS)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
             os.close(descriptor)
 
     @staticmethod
