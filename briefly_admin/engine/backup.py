@@ -3,7 +3,6 @@
 The leader holds the snapshot; every worker copies streams from that same instant, and then reads some of them back.
 """
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -11,14 +10,14 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from psycopg import sql
+from psycopg.abc import Buffer
 
-from briefly_admin.domain.digest import BucketDigests, TableDigest
+from briefly_admin.domain.digest import TableDigest
 from briefly_admin.domain.errors import BrieflyError
 from briefly_admin.domain.manifest import Manifest, StreamManifest, TableManifest, table_hash
 from briefly_admin.domain.partitions import Claimed, Count, Partition, PartitionState, PartitionView
 from briefly_admin.domain.progress import Meter, Progress, TableProgress
 from briefly_admin.domain.runs import Phase, RunKind
-from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.planned import planned_changes
 from briefly_admin.engine.proving import PROOF_BYTES, prove_written, workers_of
@@ -38,19 +37,21 @@ from briefly_admin.engine.snapshot import (
     server_facts,
     translated,
 )
+from briefly_admin.engine.target import Connection
 from briefly_admin.engine.user_types import describe_types
 from briefly_admin.vault.layout import manifest_key
 from briefly_admin.vault.vault import BackupWriter
 from briefly_admin.vault.verify import all_objects_of
 
-_LOOK_EVERY: Final = 256
-"""Blocks of COPY between two looks at the stop signal and the clock."""
+_BLOCK_BYTES: Final = 1 << 19
+"""Rows are handed on in blocks of about so many bytes."""
 
 
 def run(context: RunContext, *, stream_bytes: int = STREAM_BYTES, proof_bytes: int = PROOF_BYTES) -> dict[str, Any]:
     """Take a backup and prove it (L1); the baseline digests for verification come from the same instant.
 
-    The result: backup_id, name, rows, bytes (sealed), seconds, tables. On any failure nothing is left: no manifest, no
+    The result: backup_id, name, rows, bytes (sealed), seconds, sealed_seconds (until all rows stood in the store, not
+    yet proven), tables. On any failure nothing is left: no manifest, no
     streams, no key. Raises BackupDamaged, PreflightFailed, Unavailable, Stopped.
     """
     began = context.monotonic()
@@ -60,8 +61,11 @@ def run(context: RunContext, *, stream_bytes: int = STREAM_BYTES, proof_bytes: i
     try:
         context.journal.backup_begun(backup_id, name, writer.shred_key)
         manifest = _write(context, writer, stream_bytes)
+        sealed = round(context.monotonic() - began, 3)
+        manifest = prove_written(context, manifest, proof_bytes=proof_bytes)
         sha256 = writer.finish(manifest)
-        prove_written(context, manifest, sha256, proof_bytes=proof_bytes)
+        # As a restore would: what was proven is worth nothing without its keys and its manifest.
+        context.vault.open(backup_id, writer.shred_key, sha256)
         manifest_size = context.vault.store.size(manifest_key(backup_id))
     except BaseException:
         _give_up(context, writer, backup_id)
@@ -79,7 +83,7 @@ def run(context: RunContext, *, stream_bytes: int = STREAM_BYTES, proof_bytes: i
         context.journal.totals(manifest.rows, manifest.rows)
     return {
         "backup_id": str(backup_id), "name": name, "rows": manifest.rows, "bytes": manifest.sealed_size,
-        "tables": tables, "seconds": round(context.monotonic() - began, 3),
+        "tables": tables, "seconds": round(context.monotonic() - began, 3), "sealed_seconds": sealed,
     }  # fmt: skip
 
 
@@ -95,6 +99,7 @@ def _give_up(context: RunContext, writer: BackupWriter, backup_id: UUID) -> None
 
 
 def _write(context: RunContext, writer: BackupWriter, stream_bytes: int) -> Manifest:
+    """All streams; the manifest but for the rows' digests, which come of the bytes in the store, with the proof."""
     changes = planned_changes(context)
     with open_snapshot(context.target, context.plan, beyond_plan(context)) as snapshot:
         sealer = _Sealer(context, writer, snapshot)
@@ -105,7 +110,7 @@ def _write(context: RunContext, writer: BackupWriter, stream_bytes: int) -> Mani
             context, step, _streams(snapshot, stream_bytes),
             {"snapshot": snapshot.exported, "backup_id": str(writer.backup_id)}, show=shown.show,
         )  # fmt: skip
-        tables = tuple(_table(context, snapshot, title, views) for title in snapshot.tables)
+        tables = tuple(_table(snapshot, title, views) for title in snapshot.tables)
         facts = server_facts(snapshot.connection)
         return Manifest(
             backup_id=writer.backup_id, created_at=context.now(), plan=context.plan.name,
@@ -134,20 +139,48 @@ def _streams(snapshot: Snapshot, stream_bytes: int) -> list[Partition]:
     ]
 
 
-def _table(context: RunContext, snapshot: Snapshot, title: str, views: Sequence[PartitionView]) -> TableManifest:
-    """What its streams add up to; saves the baseline of a table of the plan."""
+def _table(snapshot: Snapshot, title: str, views: Sequence[PartitionView]) -> TableManifest:
+    """What its streams add up to; of its digest only the count."""
     catalog = snapshot.tables[title]
     results = [view.result for view in views if view.partition.table == title]
     streams = tuple(StreamManifest.from_json(each["stream"], "stream") for each in results)
-    digest = sum((TableDigest.parse(each["digest"]) for each in results), TableDigest())
-    if any(table.name == title for table in context.plan.tables):
-        buckets = [BucketDigests.from_bytes(base64.b64decode(each["buckets"])) for each in results]
-        context.journal.save_baseline(title, sum(buckets, BucketDigests()).to_bytes())
+    rows = sum(stream.rows for stream in streams)
     return TableManifest(
         schema=catalog.schema, name=catalog.name, columns=describe_columns(snapshot.connection, catalog),
-        key=tuple(snapshot.keys[title]), rows=digest.count, hash=table_hash(streams), digest=digest, streams=streams,
-        foreign_keys=describe_foreign_keys(catalog),
+        key=tuple(snapshot.keys[title]), rows=rows, hash=table_hash(streams), digest=TableDigest(rows),
+        streams=streams, foreign_keys=describe_foreign_keys(catalog),
     )  # fmt: skip
+
+
+class _Copy:
+    """A range of a table as COPY binary, looked at between blocks: the stop signal, and the rows for the progress."""
+
+    def __init__(self, context: RunContext, connection: Connection, statement: sql.Composed, note: Note) -> None:
+        self._context = context
+        self._connection = connection
+        self._statement = statement
+        self._note = note
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._connection.cursor() as cursor, cursor.copy(self._statement) as copy:
+            gathered: list[Buffer] = []
+            size = 0
+            self._look()
+            for row in copy:  # a message each, which is what the progress counts
+                gathered.append(row)
+                size += len(row)
+                if size >= _BLOCK_BYTES:
+                    yield b"".join(gathered)
+                    self.rows += len(gathered)
+                    self._look()
+                    gathered, size = [], 0
+            yield b"".join(gathered)
+            self.rows = cursor.rowcount
+
+    def _look(self) -> None:
+        self._context.check_stop()
+        self._note(Count(done=self.rows))
 
 
 class _Sealer:
@@ -159,36 +192,17 @@ class _Sealer:
         self._snapshot = snapshot
 
     def work(self, claimed: Claimed, note: Note) -> tuple[Count, Mapping[str, Any]]:
-        """One stream; its result: {"stream": its entry in the manifest, "digest", "buckets" (base64)}."""
+        """One stream; its result: {"stream": its entry in the manifest}."""
         title, bounds = claimed.partition.table, claimed.partition.range
+        ctids = {"ctid_from": bounds["ctid_from"], "ctid_to": bounds["ctid_to"]}
         table = self._snapshot.tables[title]
-        names = [column.name for column in table.columns]
-        copied = self._copy(table, bounds["ctid_from"], bounds["ctid_to"], note)
-        with translated(f"the table {title}"):
-            result = self._writer.ensure_table_stream(
-                bounds["stream"],
-                copied,
-                columns=len(names),
-                key=[names.index(part) for part in self._snapshot.keys[title]],
-            )  # fmt: skip
-        buckets = (result.buckets or BucketDigests()).to_bytes()
-        return Count(done=result.rows), {
-            "stream": asdict(result.manifest(bounds["ctid_from"], bounds["ctid_to"])),
-            "digest": str(result.digest),
-            "buckets": base64.b64encode(buckets).decode(),
-        }
-
-    def _copy(self, table: CatalogTable, ctid_from: str, ctid_to: str, note: Note) -> Iterator[bytes]:
-        """The range as COPY binary. The server sends a row a message, which is what the progress counts."""
         statement = sql.SQL("COPY (SELECT {} FROM ONLY {}{}) TO STDOUT (FORMAT binary)").format(
-            column_list(table), table.identifier, ctid_condition(ctid_from, ctid_to)
+            column_list(table), table.identifier, ctid_condition(**ctids)
         )
-        with self._snapshot.connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for number, block in enumerate(copy):
-                if number % _LOOK_EVERY == 0:
-                    self._context.check_stop()
-                    note(Count(done=number))
-                yield bytes(block)
+        copied = _Copy(self._context, self._snapshot.connection, statement, note)
+        with translated(f"the table {title}"):
+            stream = self._writer.ensure_copied(bounds["stream"], copied, columns=len(table.columns))
+        return Count(done=stream.rows), {"stream": asdict(replace(stream, **ctids))}
 
 
 @contextmanager

@@ -4,20 +4,23 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol, TypeVar
 from uuid import UUID
 
 from briefly_admin.domain.digest import BucketDigests, TableDigest
 from briefly_admin.domain.errors import BackupDamaged, NotFound, Refused
 from briefly_admin.domain.manifest import Manifest, StreamManifest
-from briefly_admin.domain.ports import BlobStore
+from briefly_admin.domain.ports import BlobStore, StopSignal
 from briefly_admin.vault import layout
+from briefly_admin.vault.ahead import beside
 from briefly_admin.vault.compression import compress, decompress
 from briefly_admin.vault.copybinary import CopyParser, blocks
 from briefly_admin.vault.digest import RowDigester
 from briefly_admin.vault.manifest import seal_manifest
 from briefly_admin.vault.seal import KIND_TABLE, seal, unseal
-from briefly_admin.vault.verify import objects_of
+from briefly_admin.vault.verify import Looked, Sought, look_through, objects_of
+
+Written = TypeVar("Written")
 
 _PIECE: Final = 1 << 20
 _NO_LIMIT: Final = 1 << 62
@@ -49,6 +52,17 @@ class StreamResult:
             sealed_size=self.sealed_size,
             sealed_sha256=self.sealed_sha256,
         )
+
+
+class Copied(Protocol):
+    """A COPY binary of one range of a table, in blocks of any size."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows it had, as the server says at its end."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The blocks, once."""
 
 
 def destroy(store: BlobStore, backup_id: UUID) -> None:
@@ -90,23 +104,8 @@ class BackupWriter:
         different numbers at once. Raises BackupDamaged if the data is no whole COPY binary, Refused if the number
         exists or the backup was given up meanwhile, Unavailable, and whatever `copy_chunks` raises.
         """
-        self._require_open()
-        if number < 1:
-            raise ValueError("table streams are numbered from 1")
         reading = _Reading(columns, tuple(key))
-        hashed = hashlib.sha256()
-        sealed = seal(
-            compress(reading.pieces(copy_chunks), level=self._level),
-            data_key=self._data_key,
-            backup_id=self.backup_id,
-            kind=KIND_TABLE,
-            number=number,
-            randomness=self._randomness,
-        )
-        stored = layout.stream_key(self.backup_id, number)
-        size = self._store.put(stored, _hashing(sealed, hashed.update))
-        self._require_kept(stored)
-        return reading.result(number, size, hashed.hexdigest())
+        return reading.result(number, *self._put(number, reading.blocks(copy_chunks)))
 
     def ensure_table_stream(
         self, number: int, copy_chunks: Iterable[bytes], *, columns: int, key: Sequence[int] = ()
@@ -120,14 +119,75 @@ class BackupWriter:
         has one snapshot and one layout: whatever stands under the number holds the same rows.
         `copy_chunks` is not touched where the stream is there. Raises also BackupDamaged if what is there is not whole.
         """
+        written = self._unless_held(
+            number, lambda: self.write_table_stream(number, copy_chunks, columns=columns, key=key)
+        )
+        return written or self._read_back(number, columns, tuple(key))
+
+    def ensure_copied(self, number: int, copied: Copied, *, columns: int) -> StreamManifest:
+        """As `ensure_table_stream`, of a COPY that the server counted; its entry in the manifest, without ctids.
+
+        What it holds is not parsed here, but when it is proven: `look_through` counts its rows again and hashes them,
+        from the bytes in the store. Until then no manifest names it.
+        """
+
+        def write() -> StreamManifest:
+            plain, sealed = self._put(number, copied)
+            return StreamManifest(number, "", "", copied.rows, plain.size, plain.sha256, sealed.size, sealed.sha256)
+
+        return self._unless_held(number, write) or self._read_back(number, columns, ()).manifest()
+
+    def look_through(
+        self,
+        sought: Sequence[Sought],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        should_stop: StopSignal | None = None,
+    ) -> list[Looked]:
+        """The proof of streams that were written; `progress(done, total)` in sealed bytes. Raises Stopped, Unavailable.
+
+        What they are expected to be is what was written down as they were written.
+        """
+        return list(
+            look_through(
+                self._store, self.backup_id, sought, data_key=self._data_key, progress=progress, should_stop=should_stop
+            )
+        )
+
+    def _unless_held(self, number: int, write: Callable[[], Written]) -> Written | None:
+        """What `write` gives, or None where the stream is there already."""
         self._require_open()
-        if not self._holds(number):
-            try:
-                return self.write_table_stream(number, copy_chunks, columns=columns, key=key)
-            except Refused:
-                if not self._holds(number):
-                    raise
-        return self._read_back(number, columns, tuple(key))
+        if self._holds(number):
+            return None
+        try:
+            return write()
+        except Refused:
+            if not self._holds(number):
+                raise
+        return None
+
+    def _put(self, number: int, blocks: Iterable[bytes]) -> tuple["_Passed", "_Passed"]:
+        """Compress, seal and put in a thread what this one makes; the plaintext and the sealed bytes that passed."""
+        self._require_open()
+        if number < 1:
+            raise ValueError("table streams are numbered from 1")
+        plain, passed = _Passed(), _Passed()
+        stored = layout.stream_key(self.backup_id, number)
+
+        def put(pieces: Iterator[bytes]) -> None:
+            sealed = seal(
+                compress(plain.passing(pieces), level=self._level),
+                data_key=self._data_key,
+                backup_id=self.backup_id,
+                kind=KIND_TABLE,
+                number=number,
+                randomness=self._randomness,
+            )
+            self._store.put(stored, passed.passing(sealed))
+            self._require_kept(stored)
+
+        beside(blocks, put)
+        return plain, passed
 
     def _holds(self, number: int) -> bool:
         try:
@@ -138,12 +198,12 @@ class BackupWriter:
 
     def _read_back(self, number: int, columns: int, key: tuple[int, ...]) -> StreamResult:
         """What the stream in the store is, found by reading all of it."""
-        reading = _Reading(columns, key)
+        reading, plain = _Reading(columns, key), _Passed()
         with closing(_HashingFile(self._store.open(layout.stream_key(self.backup_id, number)))) as file:
             opened = unseal(file, data_key=self._data_key, backup_id=self.backup_id, kind=KIND_TABLE, number=number)
-            for _ in reading.pieces(decompress(opened, limit=_NO_LIMIT)):
+            for _ in reading.blocks(plain.passing(decompress(opened, limit=_NO_LIMIT))):
                 pass
-        return reading.result(number, file.size, file.sha256)
+        return reading.result(number, plain, file.passed)
 
     def finish(self, manifest: Manifest) -> str:
         """Write the manifest: from now on the backup exists. The SHA-256 of its sealed bytes, in hexadecimal.
@@ -195,32 +255,54 @@ class BackupWriter:
             )
 
 
+class _Passed:
+    """Counts and hashes what passes."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def take(self, data: bytes) -> None:
+        self._hash.update(data)
+        self.size += len(data)
+
+    def passing(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The same bytes, in pieces of 1 MiB at most."""
+        for piece in pieces:
+            self.take(piece)
+            if len(piece) <= _PIECE:
+                yield piece
+                continue
+            for start in range(0, len(piece), _PIECE):
+                yield piece[start : start + _PIECE]
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal, of what has passed so far."""
+        return self._hash.hexdigest()
+
+
 class _Reading:
-    """What is learnt of a COPY stream while it passes."""
+    """What is learnt of a COPY stream's rows while it passes."""
 
     def __init__(self, columns: int, key: tuple[int, ...]) -> None:
         self._parser = CopyParser(columns, key)
         self._digester = RowDigester(keyed=bool(key))
-        self._hash = hashlib.sha256()
-        self._size = 0
 
-    def pieces(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same bytes, in pieces of 1 MiB at most."""
+    def blocks(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same bytes."""
         for block, found in blocks(self._parser, chunks):
-            self._hash.update(block)
-            self._size += len(block)
             self._digester.add(found.rows, found.keys)
-            for start in range(0, len(block), _PIECE):
-                yield block[start : start + _PIECE]
+            yield block
 
-    def result(self, number: int, sealed_size: int, sealed_sha256: str) -> StreamResult:
+    def result(self, number: int, plain: _Passed, sealed: _Passed) -> StreamResult:
         return StreamResult(
             number=number,
             rows=self._parser.row_count,
-            plaintext_size=self._size,
-            plaintext_sha256=self._hash.hexdigest(),
-            sealed_size=sealed_size,
-            sealed_sha256=sealed_sha256,
+            plaintext_size=plain.size,
+            plaintext_sha256=plain.sha256,
+            sealed_size=sealed.size,
+            sealed_sha256=sealed.sha256,
             digest=self._digester.digest(),
             buckets=self._digester.buckets(),
         )
@@ -231,25 +313,12 @@ class _HashingFile:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._hash = hashlib.sha256()
-        self.size = 0
+        self.passed = _Passed()
 
     def read(self, size: int, /) -> bytes:
         data = self._file.read(size)
-        self._hash.update(data)
-        self.size += len(data)
+        self.passed.take(data)
         return data
 
     def close(self) -> None:
         self._file.close()
-
-    @property
-    def sha256(self) -> str:
-        """Hexadecimal, of what was read so far."""
-        return self._hash.hexdigest()
-
-
-def _hashing(chunks: Iterable[bytes], update: Callable[[bytes], object]) -> Iterator[bytes]:
-    for chunk in chunks:
-        update(chunk)
-        yield chunk

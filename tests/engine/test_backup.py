@@ -70,8 +70,9 @@ class Bench:
         self.vault = Vault(open_store(f"file://{store}"), KEYS)
         self.progress: list[Progress] = []
         self.context = RunContext(
-            run_id=self.record.run_id, attempt=1, kind=RunKind.BACKUP, plan=PLAN, target=target, vault=self.vault,
-            journal=self.record.next_attempt(), report=self.progress.append, read_config=RunConfig, **extra,
+            run_id=self.record.run_id, attempt=1, plan=PLAN, target=target, vault=self.vault,
+            journal=self.record.next_attempt(), report=self.progress.append, read_config=RunConfig,
+            **{"kind": RunKind.BACKUP, **extra},
         )  # fmt: skip
 
     def take(self) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def test_a_backup_holds_every_row_and_is_proven(target: Target, store: Path) -> 
 
 
 def test_digests_are_those_that_postgresql_computes(target: Target, store: Path) -> None:
-    bench = Bench(target, store)
+    bench = Bench(target, store, kind=RunKind.MIGRATION)
     result = bench.take()
     with open_snapshot(target, PLAN) as snapshot:
         for table, taken in zip(PLAN.tables, result["tables"], strict=True):
@@ -128,6 +129,23 @@ def test_digests_are_those_that_postgresql_computes(target: Target, store: Path)
                 bucket_sql(catalog.identifier, columns, key_columns(catalog, table.key))
             ).fetchall()
             assert buckets_of(rows) == BucketDigests.from_bytes(bench.record.baselines[table.name])
+
+
+def test_a_mere_backup_keeps_nothing_to_compare_with(target: Target, store: Path) -> None:
+    bench = Bench(target, store)
+    result = bench.take()
+    assert bench.record.baselines == {}
+    assert 0 < result["sealed_seconds"] <= result["seconds"]
+
+
+def test_rows_that_the_server_did_not_count_are_damage(
+    target: Target, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psycopg.Cursor, "rowcount", property(lambda cursor: cursor._rowcount + 1))
+    bench = Bench(target, store)
+    with pytest.raises(BackupDamaged, match="has 500 rows instead of 501"):
+        bench.take()
+    assert bench.nothing_is_left()
 
 
 def test_a_backup_is_one_instant_while_money_moves(target: Target, store: Path, target_database: str) -> None:

@@ -15,6 +15,7 @@ from briefly_admin.domain.digest import BucketDigests
 from briefly_admin.domain.errors import BackupDamaged, Fenced, Refused, Stopped, Unavailable
 from briefly_admin.domain.partitions import Count, PartitionState
 from briefly_admin.domain.progress import Progress
+from briefly_admin.domain.runs import RunKind
 from briefly_admin.engine import backup, proving
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.sharing import help_out
@@ -124,7 +125,7 @@ def left(helper: RunContext) -> str:
 
 
 def test_three_workers_write_the_backup_that_one_writes(target: Target, store: Path) -> None:
-    alone, three = Company(target, store, helpers=0), Company(target, store)
+    alone, three = (Company(target, store, helpers=number, kind=RunKind.MIGRATION) for number in (0, 2))
     one, all_ = alone.take(), three.take()
     assert three.errors == []
     assert three.workers("backup") == three.workers("prove") == {"test:1", "test:2", "test:3"}
