@@ -79,6 +79,7 @@ PROMISES = (
         "types survive",
         "generated rows of every PostgreSQL type, vectors, infinities, big TOAST",
         "10⁶ rows equal",
+        ("types",),
     ),
     Promise(
         "a rehearsal commits nothing",

@@ -12,6 +12,7 @@ from tests.faults.rows import (
     same_result,
     starts,
     traffic,
+    types,
     whole,
     zombies,
 )
@@ -21,6 +22,6 @@ ROWS: dict[str, Row] = {
     row.name: row
     for row in (
         kills.KILLS_ROW, answers.ROW, zombies.ROW, starts.ROW, redis_loss.ROW, kills.DEFAULT_ROW, restarts.ROW,
-        rehearsals.ROW, same_result.ROW, traffic.ROW, instants.ROW, mutations.ROW, whole.ROW, rotations.ROW,
+        rehearsals.ROW, same_result.ROW, traffic.ROW, instants.ROW, mutations.ROW, whole.ROW, rotations.ROW, types.ROW,
     )
 }  # fmt: skip
