@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from briefly_admin.cli import escrow
+from briefly_admin.cli import escrow, opening
 from briefly_admin.cli.follow import conclude, exit_code, follow
 from briefly_admin.cli.printing import as_json, at, counted, one_line, print_json, print_table
 from briefly_admin.cli.session import Session, session
@@ -216,4 +216,5 @@ def _require_confirmed(name: str, *, yes: bool) -> None:
 
 
 backup.add_command(escrow.escrow)
+backup.add_command(opening.open_)
 COMMANDS: Final = (backup,)
