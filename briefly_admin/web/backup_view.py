@@ -208,7 +208,7 @@ def _proof(view: ProofView) -> Proof:
     found = f"{view.damages:,} {'damage' if view.damages == 1 else 'damages'}"
     return Proof(
         level=view.level, words=LEVELS.get(view.level, ""), at=view.at, whole=view.whole,
-        result="whole" if view.whole else found, rows=formats.number(view.rows),
+        result="whole" if view.whole else found, rows=formats.number(None if view.level == "L0" else view.rows),
         took=formats.duration(view.seconds), place=view.place or formats.UNKNOWN, by=view.by,
         run_number=view.run_number, run_url=page_path(f"/runs/{view.run_number}") if view.run_number else "",
     )  # fmt: skip

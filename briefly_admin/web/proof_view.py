@@ -10,6 +10,7 @@ from briefly_admin.web import formats
 from briefly_admin.web.parts import Grid
 
 PROVING: Final = frozenset({RunKind.VERIFICATION, RunKind.DRILL})
+_HEAD: Final = (("Table", ""), ("Rows", "num"))
 Results = Mapping[str, Mapping[str, Any]]
 
 
@@ -44,6 +45,13 @@ def proof_grids(view: RunView, results: Results, backup: BackupView | None) -> I
         yield _foreign_keys(verify)
 
 
+def proof_notes(view: RunView, results: Results) -> Iterator[str]:
+    """What a missing table would leave open."""
+    verify = results.get(Phase.VERIFY, {})
+    if view.kind is RunKind.DRILL and verify and not verify.get("foreign_keys"):
+        yield "The backup holds no foreign keys to try."
+
+
 def _verified(level: str, backup: BackupView) -> Grid:
     """All of them are whole, or the run would have failed."""
     said = "there" if level == "L0" else "whole"
@@ -73,14 +81,22 @@ def _foreign_keys(verify: Mapping[str, Any]) -> Grid:
             str(k.get("table", "")),
             str(k.get("name", "")),
             str(k.get("references", "")),
-            "holds" if k.get("holds", True) else "does not hold",
+            _held(k),
         )
         for k in _mappings(verify.get("foreign_keys"))
     )
-    return Grid("Foreign keys", (("Table", ""), ("Foreign key", ""), ("References", ""), ("Found", "")), rows)
+    columns = (("Table", ""), ("Foreign key", ""), ("References", ""), ("Found", ""))
+    return Grid("Foreign keys", columns, rows, wide=True)
 
 
-_HEAD: Final = (("Table", ""), ("Rows", "num"))
+def _held(key: Mapping[str, Any]) -> str:
+    """'holds', or why it does not, or why that was not tried."""
+    holds = key.get("holds")
+    words = "not tried" if holds is None else "holds" if holds else "does not hold"
+    orphans = key.get("orphans")
+    if orphans:
+        words += f", {orphans:,} {'row lacks its' if orphans == 1 else 'rows lack their'} counterpart"
+    return f"{words}: {key['remark']}" if key.get("remark") else words
 
 
 def _mappings(value: Any) -> Sequence[Mapping[str, Any]]:

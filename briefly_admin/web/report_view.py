@@ -13,7 +13,7 @@ from briefly_admin.web import formats
 from briefly_admin.web.backup_view import MOST_DAMAGE, backup_url
 from briefly_admin.web.parts import Grid
 from briefly_admin.web.paths import page_path
-from briefly_admin.web.proof_view import PROVING, damage_of, proof_grids, proof_stats
+from briefly_admin.web.proof_view import PROVING, damage_of, proof_grids, proof_notes, proof_stats
 from briefly_admin.web.rehearsal_view import Rehearsal, rehearsal_of
 
 _SAMPLES: Final = 20
@@ -91,7 +91,7 @@ def report_of(view: RunView, backup: BackupView | None = None) -> Report:
         if left
         else "",
         others=_others(verify),
-        notes=tuple(str(text) for text in _list(preview.get("outside"))),
+        notes=(*(str(text) for text in _list(preview.get("outside"))), *proof_notes(view, results)),
         backup=_backup(view),
         rehearsal=rehearsal_of(migrate) if rehearsing and migrate else None,
         damage=damage[:MOST_DAMAGE],

@@ -15,6 +15,7 @@ from briefly_admin.services.views import BackupView, LogLine, PhaseView, RunView
 from briefly_admin.web import formats
 from briefly_admin.web.parts import Bar, Button, Step
 from briefly_admin.web.paths import page_path
+from briefly_admin.web.proof_view import PROVING
 from briefly_admin.web.report_view import Report, is_rehearsal, report_of
 from briefly_admin.web.run_facts import BackupLink, backup_link, facts, objects_alone, subtitle, what
 
@@ -116,7 +117,7 @@ def run_page(
         bar=overall_bar(view),
         figures=_figures(view, now),
         steps=tuple(_step(phase, view, now) for phase in view.phases),
-        tables=() if objects_alone(view) or (finished and view.state not in _STOPPED) else _table_rows(progress),
+        tables=_table_rows(progress) if _shows_tables(view) else (),
         shows_changes=progress is not None and progress.phase == Phase.MIGRATE,
         waiting=view.waiting,
         next_try=_next_try(progress) if view.waiting else None,
@@ -130,6 +131,13 @@ def run_page(
         facts=facts(view),
         report=report_of(view, backup) if finished else None,
     )
+
+
+def _shows_tables(view: RunView) -> bool:
+    """While it goes, and where it stopped; a look at a backup that found damage has come to its end."""
+    if objects_alone(view) or (view.kind in PROVING and view.finished):
+        return False
+    return not view.finished or view.state in _STOPPED
 
 
 def run_row(view: RunView, now: datetime) -> RunRow:
@@ -284,6 +292,8 @@ def _button(allowed: Allowed, view: RunView) -> Button:
         case Action.RESUME:
             batches = view.state in _STOPPED and view.kind is RunKind.MIGRATION and not is_rehearsal(view)
             label = "Resume from the last batch" if batches else "Resume"
+            if view.state in _STOPPED and view.kind in PROVING:
+                label = "Look again"
             button = Button("resume", label, act, style="primary", icon="player-play")
         case Action.CANCEL:
             stays = "rows done stay as they are" if view.kind in _WRITING else "no table is changed by it"
