@@ -31,7 +31,8 @@ class _Opened:
 
 
 @click.command(name="open")
-@click.argument("places", metavar="[BACKUP] DIRECTORY", nargs=-1, required=True)
+@click.argument("name", metavar="[BACKUP]", required=False)
+@click.argument("directory", metavar="DIRECTORY", required=False)
 @click.option(
     "--format", "form", type=click.Choice(list(FORMS)), default="csv", show_default=True, help="Of the files."
 )
@@ -41,26 +42,20 @@ class _Opened:
     help="Open it with its escrow file: without the app database, and BACKUP may be left out.",
 )  # fmt: skip
 @as_json
-def open_(places: tuple[str, ...], *, form: str, tables: tuple[str, ...], file: Path | None, as_json: bool) -> None:
+def open_(
+    name: str | None, directory: str | None, *, form: str, tables: tuple[str, ...], file: Path | None, as_json: bool
+) -> None:
     """Write a backup's tables into a new or empty directory: one file a table, and tables.sql, which loads them.
 
     With --escrow it needs BACKUP_STORE_URL and BACKUP_KEYS alone. A table's file is there only when all of it is what
     was backed up; exit 5 and a list of all damage otherwise. The files are not encrypted: they hold the data.
     """
-    name, directory = _split(places, escrowed=file is not None)
+    if directory is None and file is not None:  # the only argument is the directory
+        name, directory = None, name
+    if directory is None or (file is None and name is None):
+        raise click.UsageError("Name the backup and the directory, or give its escrow file and the directory.")
     with _interruptible(), _opened(name, file) as opened:
         _write(opened, Path(directory), form, tables, as_json=as_json)
-
-
-def _split(places: tuple[str, ...], *, escrowed: bool) -> tuple[str | None, str]:
-    match places:
-        case (name, directory):
-            return name, directory
-        case (directory,) if escrowed:
-            return None, directory
-        case (_,):
-            raise click.UsageError("Name the backup and the directory, or give the backup's escrow file.")
-    raise click.UsageError("Name the backup and one directory.")
 
 
 @contextlib.contextmanager
