@@ -66,6 +66,12 @@ PROMISES = (
         ("rotations",),
     ),
     Promise(
+        "a drill leaves nothing behind",
+        "SIGKILL of worker, horse or session; damaged backups; in the target and in a database of its own",
+        "0 scratch schemas left, 0 changes, every damage told",
+        ("drills",),
+    ),
+    Promise(
         "a rollback is all or nothing, and exact",
         "SIGKILL at every statement; then digests",
         "300: before or after, never between; equal bytes",

