@@ -22,6 +22,12 @@ _HELD: Final = ("proven", "damaged")
 _SPARE: Final = timedelta(hours=6)
 """Longer than a backup's time: the longest run that may still need it, and a clock that stood still."""
 _LINES: Final = 200
+_WORDS: Final = {
+    "backup.prove": "Proven", "backup.verify": "Verified", "backup.drill": "Drilled", "backup.pin": "Pinned",
+    "backup.unpin": "Unpinned", "backup.escrow": "Escrow file written", "backup.open": "Opened",
+    "backup.expire": "Expired, its key destroyed", "backup.delete": "Deleted, its key destroyed",
+    "keys.rotate": "Key rotated",
+}  # fmt: skip
 
 
 class BackupService:
@@ -157,7 +163,11 @@ class BackupService:
 
 
 def _told(event: AuditEvent) -> str:
-    """An event in words: what was done, by whom, and its facts."""
-    verb = event.action.rpartition(".")[2]
-    facts = ", ".join(f"{name} {value}" for name, value in event.details.items() if value not in {"", None})
-    return f"{verb} by {event.actor}" + (f": {facts}" if facts else "")
+    """An event in words: what was done, by whom, and its facts; a run's id says nothing to people."""
+    what = _WORDS.get(event.action, event.action)
+    facts = {name: value for name, value in event.details.items() if name != "run" and value not in ("", None, [])}
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in facts.items()
+    )
+    return f"{what} by {event.actor}" + (f": {told}." if told else ".")

@@ -183,3 +183,15 @@ def test_tables_beyond_the_plan_are_backed_up_by_name(stage: Stage, target_datab
     assert [(table["table"], table["rows"]) for table in view.tables][-1] == ("job_logs", 7)
     rollback = stage.services.runs.preview(stage.olga, view.name)
     assert stage.lead(rollback, pipeline.lead).state is RunState.COMPLETED
+
+
+def test_the_log_tells_every_deed(stage: Stage, backup: BackupView) -> None:
+    stage.services.backups.pin(stage.olga, backup.name)
+    stage.services.keys.escrow(stage.ana, backup.name, lambda _: None)
+    stage.services.keys.reader(stage.ana, backup.name)
+    stage.services.keys.rotate(stage.ana)
+    stage.services.backups.unpin(stage.olga, backup.name)
+    stage.services.backups.delete(stage.ana, backup.name)
+    told = [line.message for line in stage.services.backups.log(stage.vito, backup.name)]
+    for words in ("Deleted", "Unpinned", "Opened", "Escrow file written", "Pinned", "Proven", "rows sealed by"):
+        assert any(words in line for line in told), (words, told)
