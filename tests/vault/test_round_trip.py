@@ -1,13 +1,12 @@
 """Real rows out of PostgreSQL, through a sealed backup, and back."""
 
-from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 from psycopg import sql
 
+from briefly_admin.domain.ports import BlobStore
 from briefly_admin.vault.digest import SendColumn, bucket_sql, buckets_of, digest_of, digest_sql
-from briefly_admin.vault.stores.directory import DirectoryStore
 from briefly_admin.vault.vault import Vault
 from tests.vault.sample_backups import COLUMNS, KEYS, manifest_of, table_of
 
@@ -15,9 +14,9 @@ SENDS = ("uuid_send", "textsend", "int4send")
 SEND_COLUMNS = [SendColumn(column.name, ("pg_catalog", send)) for column, send in zip(COLUMNS, SENDS, strict=True)]
 
 
-def test_rows_come_back_with_the_same_digest(target_database: str, tmp_path: Path) -> None:
+def test_rows_come_back_with_the_same_digest(target_database: str, store: BlobStore) -> None:
     names = sql.SQL(", ").join(sql.Identifier(column.name) for column in COLUMNS)
-    vault = Vault(DirectoryStore(tmp_path), KEYS)
+    vault = Vault(store, KEYS)
     with psycopg.connect(target_database, autocommit=True) as connection:
         for table in ("before", "after"):
             statement = sql.SQL("CREATE TABLE {} (id uuid PRIMARY KEY, title text, {} int)")
@@ -25,6 +24,10 @@ def test_rows_come_back_with_the_same_digest(target_database: str, tmp_path: Pat
         connection.execute(
             "INSERT INTO before SELECT gen_random_uuid(), repeat(md5(g::text), CASE g WHEN 7 THEN 500000 ELSE g % 40 END),"
             " nullif(g % 9, 0) FROM generate_series(1, 20000) g"
+        )
+        connection.execute(  # incompressible: more than a bucket's store puts by one request
+            "UPDATE before SET title = (SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 400000))"
+            " WHERE id = (SELECT id FROM before WHERE ctid >= '(50,0)' AND title <> '' LIMIT 1)"
         )
         writer = vault.begin(backup_id := uuid4())
         results = []
