@@ -17,6 +17,7 @@ SCHEMA: Final = "briefly_migration"
 """Our one schema in the target."""
 
 _SESSION: Final[tuple[LiteralString, ...]] = (
+    "SET client_encoding TO 'UTF8'",
     # Ours are qualified; the customer's trigger functions often rely on public, and must work as they do every day.
     "SET search_path TO pg_catalog, public",
     "SET TimeZone TO 'UTC'",

@@ -144,18 +144,39 @@ def test_types_are_described_in_order_and_found_again(every: str, tmp_path: Path
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
 
 
-@pytest.fixture
-def elsewhere(superuser_database: Callable[[str], str], target_database: str) -> Iterator[str]:
+@contextmanager
+def another_database(superuser: Callable[[str], str], dsn: str, encoding: str = "UTF8") -> Iterator[str]:
     """Another database of the same owner: no type of ours is there, and vector is in a schema of another name."""
-    other = urlsplit(target_database)._replace(path=f"/elsewhere_{uuid4().hex[:12]}")
+    other = urlsplit(dsn)._replace(path=f"/elsewhere_{uuid4().hex[:12]}")
     name, owner = sql.Identifier(other.path[1:]), sql.Identifier(other.username or "")
-    with psycopg.connect(superuser_database(target_database), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {}").format(name, owner))
-        with psycopg.connect(superuser_database(other.geturl()), autocommit=True) as inside:
+    with psycopg.connect(superuser(dsn), autocommit=True) as connection:
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LOCALE 'C'")
+        connection.execute(create.format(name, owner, sql.Literal(encoding)))
+        with psycopg.connect(superuser(other.geturl()), autocommit=True) as inside:
             inside.execute(sql.SQL("CREATE SCHEMA extensions AUTHORIZATION {}").format(owner))
             inside.execute("CREATE EXTENSION vector SCHEMA extensions")
         yield other.geturl()
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def elsewhere(superuser_database: Callable[[str], str], target_database: str) -> Iterator[str]:
+    with another_database(superuser_database, target_database) as dsn:
+        yield dsn
+
+
+def test_texts_are_utf8_whatever_the_database_holds_them_in(
+    superuser_database: Callable[[str], str], target_database: str, elsewhere: str, tmp_path: Path
+) -> None:
+    with another_database(superuser_database, target_database, "LATIN1") as latin:
+        with prepared(latin) as connection:
+            connection.execute("CREATE TABLE people (id int PRIMARY KEY, née text, l text[])")
+            connection.execute("INSERT INTO people VALUES (1, 'é', '{ÿ}')")
+            reader = take(latin, tmp_path, PEOPLE)
+            rows = original(connection, reader.manifest.tables[0])
+        assert "é".encode() in rows[0]
+        with Target(elsewhere).session(bulk=True) as connection:
+            assert stage(connection, reader)["people"] == rows
 
 
 def test_every_type_survives_in_a_database_that_has_none_of_them(every: str, elsewhere: str, tmp_path: Path) -> None:
