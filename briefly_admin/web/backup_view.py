@@ -22,6 +22,10 @@ LEVELS: Final[Mapping[str, str]] = {
     "L2": "restored in a drill and compared",
 }
 """What each level of proof means, after "proven"."""
+_IN_SHORT: Final[Mapping[str, str]] = {
+    "L0": "every object there", "L1": "every byte read", "L2": "restored in a drill",
+}  # fmt: skip
+"""The same in a list."""
 _SOON: Final = 3 * 3600
 """Seconds before its end from which a backup's bar warns."""
 _OLD: Final = timedelta(hours=24)
@@ -70,8 +74,9 @@ class BackupPart:
     bytes: int
     tables: tuple[BackupTable, ...]
     proven_at: datetime | None
-    proven_level: str
     proven_how: str
+    proven_short: str
+    """'L1: every byte read'."""
     proofs: tuple[Proof, ...]
     escrowed_at: datetime | None
     pinned: bool
@@ -179,7 +184,8 @@ def part(view: BackupView, actor: Actor, now: datetime) -> BackupPart:
         name=view.name, url=backup_url(view.name), state=view.state, plan=view.plan, target=view.target_title,
         taken_at=view.created_at, rows=view.rows, bytes=view.bytes,
         tables=tuple(BackupTable(str(t["table"]), int(t["rows"]), int(t["bytes"])) for t in view.tables),
-        proven_at=view.proven_at, proven_level=view.proven_level, proven_how=LEVELS.get(view.proven_level, ""),
+        proven_at=view.proven_at, proven_how=LEVELS.get(view.proven_level, ""),
+        proven_short=f"{view.proven_level}: {_IN_SHORT[view.proven_level]}" if view.proven_level in _IN_SHORT else "",
         proofs=tuple(_proof(proof) for proof in view.proofs), escrowed_at=view.escrowed_at, pinned=view.pinned,
         left=left, left_words=words, expires_at=view.expires_at, expired=view.state == "expired",
         run_number=view.run_number, run_url=page_path(f"/runs/{view.run_number}") if view.run_number else "",

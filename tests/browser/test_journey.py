@@ -135,10 +135,36 @@ def test_every_page_stands_axe_and_fits_the_screen(
     visitor.sign_in(program.email, program.password)
     for path in PAGES:
         visitor.go(path)
-        violations = Axe().run(visitor.page).response["violations"]
-        assert [(path, v["id"], [n["html"] for n in v["nodes"]][:2]) for v in violations] == []
+        assert_accessible(visitor)
         wide = visitor.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{path} is {wide} px wider than the screen"
+
+
+def test_a_backup_is_taken_verified_and_drilled(ana: Visitor, program: Program) -> None:
+    with psycopg.connect(program.addresses["TARGET_DATABASE_URL"]) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS invoices (id int PRIMARY KEY, before int REFERENCES invoices)")
+    page = ana.page
+    ana.go("/backups")
+    page.get_by_text("Also tables outside the plan").click()
+    page.get_by_label("public.invoices").check()
+    page.get_by_role("button", name="Back up now").click()
+    assert "sealed and proven" in wait_for_the_end(ana)
+    page.get_by_role("link", name=re.compile("^backup_")).first.click()
+    backup = page.url
+    for name, words in (("Verify", "is whole: every byte was opened"), ("Drill", "can be restored")):
+        page.goto(backup)
+        page.get_by_role("button", name=name).click()
+        assert words in wait_for_the_end(ana)
+        assert_accessible(ana)
+    page.get_by_role("link", name=re.compile("^backup_")).first.click()
+    assert page.url == backup
+    expect(page.locator("#proofs")).to_contain_text("L2: restored in a drill")
+    assert_accessible(ana)
+
+
+def assert_accessible(visitor: Visitor) -> None:
+    violations = Axe().run(visitor.page).response["violations"]
+    assert [(visitor.page.url, v["id"], [n["html"] for n in v["nodes"]][:2]) for v in violations] == []
 
 
 def test_an_operator_and_a_viewer_are_refused(visit: Callable[..., Visitor], program: Program) -> None:

@@ -56,7 +56,7 @@ def test_a_backup_is_listed_with_all_that_is_known_of_it(client_as: ClientAs, ba
     bar = page.one("progress", aria_label=f"Time left of {backup.name}")
     assert 0 < float(bar.attributes["value"] or 0) <= float(bar.attributes["max"] or 0)
     assert "copies of the app database" in page.one("main").text
-    assert page.one("div", id="backups").text.count("every row counted and hashed (L1)") == 1
+    assert page.one("div", id="backups").text.count("L1: every byte read") == 1
 
 
 def test_each_role_sees_its_own_buttons_and_why_not(client_as: ClientAs, backup: BackupView) -> None:

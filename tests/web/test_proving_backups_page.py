@@ -153,7 +153,7 @@ def test_a_drill_restores_compares_and_is_remembered(
     assert "holds" in keys
     own = look(browser, f"/backups/{made.backup_name}")
     assert "L2: restored in a drill and compared" in own.one("div", id="proofs-table").text
-    assert "restored in a drill and compared (L2)" in look(browser, "/backups").one("div", id="backups").text
+    assert "L2: restored in a drill" in look(browser, "/backups").one("div", id="backups").text
 
 
 @pytest.mark.parametrize("deed", ["verify", "drill"])
@@ -228,8 +228,12 @@ def test_an_expired_backup_says_so_and_offers_the_list(app: Flask, client_as: Cl
 def test_an_old_newest_backup_is_warned_of(client_as: ClientAs, backup: BackupView, app_database: str) -> None:
     browser = client_as("viewer")
     assert not look(browser, "/backups").every("p", id="old")
-    set_backup(app_database, "created_at = now() - interval '31 hours', pinned = true")
+    long_ago = "now() - interval '31 hours'"
+    set_backup(app_database, f"created_at = {long_ago}, completed_at = {long_ago}, pinned = true")
     assert "31 h old" in look(browser, "/backups").one("p", id="old").text
+    overview = look(browser, "/")
+    assert "The newest proven backup is 31 h old" in overview.one("main").text
+    assert [a for a in overview.every("a", href="/backups") if a.text == "Look"]
 
 
 def test_who_may_not_sees_why_and_begins_nothing(app: Flask, client_as: ClientAs, backup: BackupView) -> None:
