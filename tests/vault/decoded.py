@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from briefly_admin.domain.digest import TableDigest
-from briefly_admin.domain.manifest import TableManifest, TypeManifest, table_hash
+from briefly_admin.domain.manifest import ColumnManifest, TableManifest, TypeManifest, table_hash
 from briefly_admin.engine.catalog import read_table
 from briefly_admin.engine.snapshot import column_list, copied_columns, describe_columns
 from briefly_admin.engine.user_types import describe_types
@@ -56,20 +56,37 @@ def compare(connection: Connection, schema: str, name: str) -> tuple[CsvForm, Js
     rows = sealed_rows(connection, table)
     identifier = sql.Identifier(schema, name)
     csv, as_json = CsvForm(table, Types(types)), JsonForm(table, Types(types))
-    printed = copied(connection, sql.SQL("COPY (SELECT * FROM {}) TO STDOUT (FORMAT csv, HEADER)").format(identifier))
-    same(csv.header() + csv.rows(rows) + csv.trailer(), printed)
-    query = sql.SQL("SELECT translate(row_to_json(the_row)::text, chr(10) || chr(13), '  ') FROM {} AS the_row").format(
-        identifier
+    selected = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(map(_printed, table.columns)), identifier)
+    same(
+        csv.header() + csv.rows(rows) + csv.trailer(),
+        copied(connection, sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(selected)),
     )
-    same(as_json.rows(rows), "".join(f"{row[0]}\n" for row in connection.execute(query).fetchall()).encode())
+    query = sql.SQL("SELECT translate(row_to_json(the_row)::text, chr(10) || chr(13), '  ') FROM ({}) AS the_row")
+    lines = connection.execute(query.format(selected)).fetchall()
+    same(as_json.rows(rows), "".join(f"{row[0]}\n" for row in lines).encode())
     return csv, as_json
+
+
+def _printed(column: ColumnManifest) -> sql.Composed:
+    """The column, or the object number where the type is one that prints the object's name."""
+    name = sql.Identifier(column.name)
+    if column.binary and column.type.startswith("reg") and column.type != "refcursor":
+        array = sql.SQL("[]" if column.type.endswith("[]") else "")
+        return sql.SQL("{}::oid{} AS {}").format(name, array, name)
+    return sql.SQL("{}").format(name)
 
 
 def same(ours: bytes, theirs: bytes) -> None:
     if ours != theirs:
         pairs = zip(ours.split(b"\n"), theirs.split(b"\n"), strict=False)
         wrong = [pair for pair in pairs if pair[0] != pair[1]]
-        raise AssertionError(f"{len(wrong)} lines differ, the first (ours, PostgreSQL's): {wrong[:3]}")
+        raise AssertionError(f"{len(wrong)} lines differ, the first (ours, PostgreSQL's): {_where(*wrong[0])}")
+
+
+def _where(ours: bytes, theirs: bytes) -> tuple[bytes, bytes]:
+    same_until = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), 0)
+    start = max(same_until - 60, 0)
+    return ours[start : same_until + 60], theirs[start : same_until + 60]
 
 
 def fill(connection: Connection, type_name: str, texts: Sequence[str | None]) -> None:

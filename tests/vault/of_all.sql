@@ -21,7 +21,7 @@ CREATE TABLE of_row (a integer, b text);
 CREATE TABLE of_all (
   "e e" "Odd, schema"."my ""enum""", es "Odd, schema"."my ""enum"""[], d deep, ds deep[], m many, ms many[], f flag,
   doc document, docs document[], p pair, ps pair[], n nest, ns nest[], pl plain, z nothing, tr text_range, trs text_range[],
-  tm texts, fr float_range, fm float_multirange, h hstore, c citext, cs citext[], l ltree, q lquery, t ltxtquery, i isbn,
+  tm texts, fr float_range, fm float_multirange, h hstore, hs hstore[], c citext, cs citext[], l ltree, q lquery, t ltxtquery, i isbn,
   v vector[], w of_row, ws of_row[]
 );
 INSERT INTO of_all
@@ -29,7 +29,7 @@ SELECT 'd"e', ARRAY['a', 'b c', 'd"e', '', 'NULL', NULL]::"Odd, schema"."my ""en
   '{"{1,2}","[0:0]={5}"}', true, '{"a": [1.10, "x"]}', ARRAY['{"a": 1}'::document, 'null', NULL], x.p,
   ARRAY[x.p, NULL, x.p], x.n, ARRAY[x.n, NULL], ROW(1, 'a "q", \b (c) ', '{1e20,NaN}', '{(1,1),(0,0);(2,2),(1,1)}')::plain,
   ROW()::nothing, '["a, b","c""\\")', ARRAY['[a,b]'::text_range, 'empty'], '{[a,b],["c d",e]}', '[1e-7,1e20)', '{[1,2),(3,)}',
-  'a=>1, "b \"q\" \\"=>NULL, ""=>""', 'Ünï "x"', '{a,"b c"}', 'Top.Science', 'Top.*{1,2}', 'Europe & !(Russia@)',
+  'a=>1, "b \"q\" \\"=>NULL, ""=>""', ARRAY['a=>1, "b \"q\" \\"=>NULL, ""=>""'::hstore, '', NULL], 'Ünï "x"', '{a,"b c"}', 'Top.Science', 'Top.*{1,2}', 'Europe & !(Russia@)',
   '978-0-393-04002-9', ARRAY['[1,2]'::vector, NULL], ROW(7, 'x y')::of_row, ARRAY[ROW(7, NULL)::of_row]
 FROM (SELECT p, ROW(p, ARRAY[p], 'b c', 3, '(1.10,2)', '\x00')::nest AS n
       FROM (SELECT ROW(-1, 'a "q", \b (c) ', '2024-01-01 12:00+00', false, '{"k": "v w"}')::pair AS p) AS y) AS x;

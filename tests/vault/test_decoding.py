@@ -13,6 +13,7 @@ from briefly_admin.domain.digest import TableDigest
 from briefly_admin.domain.manifest import ColumnManifest, TableManifest, TypeManifest, table_hash
 from briefly_admin.vault.decoding.forms import CsvForm, JsonForm
 from briefly_admin.vault.decoding.types import Types
+from tests.engine import every_type
 from tests.vault.decoded import Connection, compare, connect, fill, fill_binary, many
 from tests.vault.sample_backups import field
 
@@ -264,6 +265,15 @@ def of_all(connection: Connection, target_database: str, superuser_database: Cal
 def test_types_of_the_user_and_of_extensions(of_all: Connection) -> None:
     csv, _ = compare(of_all, "public", "of_all")
     assert csv.notes() == []
+
+
+def test_a_table_with_a_column_of_every_type(target_database: str, superuser_database: Callable[[str], str]) -> None:
+    with connect(superuser_database(target_database)) as superuser:
+        superuser.execute("SET search_path TO pg_catalog, public; SET check_function_bodies TO off")
+        every_type.make(superuser)
+        every_type.fill(superuser, 400, seed=7)
+        csv, _ = compare(superuser, "public", every_type.NAME)
+    assert not [note for note in csv.notes() if "object numbers" not in note and "lc_monetary" not in note]
 
 
 def _table(*columns: ColumnManifest) -> TableManifest:

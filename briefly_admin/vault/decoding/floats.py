@@ -44,33 +44,31 @@ def singles(values: Sequence[float]) -> list[str]:
     """Single precision numbers, each."""
     if not all(map(math.isfinite, values)):
         return [singles((value,))[0] if math.isfinite(value) else _special(value) for value in values]
-    exact = array("f", values)
-    everyone = range(len(values))
-    texts, same = _written(values, exact, everyone, 8)
-    longer, _ = _written(values, exact, [i for i in everyone if not same[i]], 9)
-    texts |= longer
-    shorter = [i for i in everyone if same[i]]
-    for digits in (7, 6):
-        found, same = _written(values, exact, shorter, digits)
-        shorter = [i for i in shorter if same[i]]
-        texts |= {i: found[i] for i in shorter}
-    return [_in_form(values[i], texts[i]) for i in everyone]
+    nine, _ = _written(values, 9)
+    eight, from_eight = _written(values, 8)
+    seven, from_seven = _written(values, 7)
+    texts = [
+        seven[i] if from_seven[i] == value else eight[i] if from_eight[i] == value else nine[i]
+        for i, value in enumerate(values)
+    ]
+    for i, value in enumerate(values):
+        if from_seven[i] == value:
+            (six,), (back,) = _written((value,), 6)
+            texts[i] = six if back == value else texts[i]
+        if value and not _FIXED_FROM <= abs(value) < _SINGLE_FIXED_BELOW:
+            texts[i] = _in_form(value, texts[i])
+    return texts
 
 
-def _written(
-    values: Sequence[float], exact: "array[float]", places: Sequence[int], digits: int
-) -> tuple[dict[int, str], dict[int, bool]]:
-    """The numbers at these places with so many digits, and whether that gives each back."""
-    texts = (f"%.{digits}g " * len(places) % tuple(values[i] for i in places)).split()
-    back = array("f", map(float, texts))
-    same = {place: back[n] == exact[place] for n, place in enumerate(places)}
-    return dict(zip(places, texts, strict=True)), same
+def _written(values: Sequence[float], digits: int) -> tuple[list[str], "array[float]"]:
+    """The numbers with so many digits, and what comes back from that."""
+    texts = (f"%.{digits}g " * len(values) % tuple(values)).split()
+    return texts, array("f", map(float, texts))
 
 
 def _in_form(value: float, text: str) -> str:
+    """The text of a number that is not written in fixed notation."""
     size = abs(value)
-    if _FIXED_FROM <= size < _SINGLE_FIXED_BELOW or not size:
-        return text
     if size < _SMALLEST_NORMAL or _SINGLE_EDGED[0] <= size < _SINGLE_EDGED[1] or math.frexp(size)[0] == _POWER_OF_TWO:
         text = _shortest(value)
     mantissa, _, exponent = f"{float(text):.{_MOST_DIGITS - 1}e}".partition("e")

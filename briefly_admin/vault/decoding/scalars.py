@@ -1,7 +1,8 @@
 """Types of one value: truth, numbers, texts, bytes, identifiers; and the list of all that pg_catalog has."""
 
+import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from briefly_admin.vault.decoding import floats, network, search, times
@@ -21,6 +22,7 @@ _NUMERIC: Final = struct.Struct(">hhHH").unpack_from
 _NUMERIC_SPECIAL: Final = {0xC000: "NaN", 0xD000: "Infinity", 0xF000: "-Infinity"}
 _MINUS: Final = 0x4000
 _ASCII_END: Final = 0x80
+_HSTORE_PAIR: Final = re.compile(r'"((?:[^"\\]|\\.)*)"=>(?:(NULL)|"((?:[^"\\]|\\.)*)")', re.DOTALL)
 
 
 def _integer(form: str) -> Callable[[bytes], str]:
@@ -134,10 +136,23 @@ def hstore(data: bytes) -> str:
     )
 
 
+def _object(pairs: Iterable[tuple[str, str | None]]) -> str:
+    texts = (f"{json_string(key)}: {'null' if value is None else json_string(value)}" for key, value in pairs)
+    return "{" + ", ".join(texts) + "}"
+
+
 def hstore_json(data: bytes) -> str:
     """An object of strings, as its cast to json makes it."""
-    pairs = (f"{json_string(key)}: {'null' if v is None else json_string(v)}" for key, v in _pairs(data))
-    return "{" + ", ".join(pairs) + "}"
+    return _object(_pairs(data))
+
+
+def hstore_json_of_text(text: str) -> str:
+    """The same, from its text."""
+
+    def bare(quoted: str) -> str:
+        return re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
+
+    return _object((bare(key), None if null else bare(value)) for key, null, value in _HSTORE_PAIR.findall(text))
 
 
 _BOOLEAN_JSON: Final = {"t": "true", "f": "false"}
@@ -207,6 +222,6 @@ OF_EXTENSIONS: Final[dict[tuple[str, str], Codec]] = {
     ("ltree", "ltree"): scalar(versioned),
     ("ltree", "lquery"): scalar(versioned),
     ("ltree", "ltxtquery"): scalar(versioned),
-    ("hstore", "hstore"): Codec(hstore, hstore_json, json_string),
+    ("hstore", "hstore"): Codec(hstore, hstore_json, hstore_json_of_text),
 }
 """(extension, type) of those that are known."""
