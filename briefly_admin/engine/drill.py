@@ -21,6 +21,7 @@ from briefly_admin.engine.loading import all_loaded
 from briefly_admin.engine.preflight import refuse_red
 from briefly_admin.engine.preflight.drilling import check_place
 from briefly_admin.engine.references import TriedKey, try_keys
+from briefly_admin.engine.retry import patiently
 from briefly_admin.vault.vault import BackupReader
 
 _LEVEL = "L2"
@@ -76,6 +77,7 @@ def verify(context: RunContext) -> dict[str, Any]:
         reader = staging.open_backup(context)
         try:
             tables, keys = _examined(context, reader)
+            _drop(context)
         finally:
             staging.drop_quietly(context, Phase.VERIFY)
     before = context.journal.finished_phases().get(Phase.STAGE, {}).get("seconds", 0.0)
@@ -168,6 +170,19 @@ def _examined(context: RunContext, reader: BackupReader) -> tuple[list[dict[str,
     seconds = _seconds(views, loaded)
     tables = manifest.by_title.items()
     return [_line(title, table, seconds) | {"equal": True} for title, table in tables], keys
+
+
+def _drop(context: RunContext) -> None:
+    """No drill is done while its scratch stands. Raises Unavailable; the next attempt drops what is there."""
+
+    def drop() -> None:
+        with context.target.session(bulk=True) as connection:
+            scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
+
+    def announce(text: str, until: str = "") -> None:
+        context.report(Progress(Phase.VERIFY, waiting=text, waiting_until=until))
+
+    patiently(context, "Dropping the scratch schema", announce, drop)
 
 
 def _damages(views: Sequence[PartitionView]) -> list[str]:
