@@ -21,6 +21,7 @@ from tests.faults.ground import Ground, name_of
 from tests.faults.harness import Field
 from tests.faults.hurt import Blow
 from tests.faults.proxy import Proxy, socket_of
+from tests.faults.rows.redis_loss import own_valkey
 from tests.faults.storm import Storm, Weather
 from tests.object_storage import ACCESS_KEY, SECRET_KEY, ObjectStorage, serve_objects
 
@@ -178,6 +179,20 @@ def _cut(ground: Ground, field: Field, chance: random.Random, *, for_good: bool)
 
 
 @contextmanager
+def _cut_redis(_: Ground, field: Field, chance: random.Random) -> Iterator[Outcome]:
+    """A Redis is the store, and the connection that brings a certain byte of its answers is cut off, one time in two for
+    good: early, where all answers are short, or when the backup is read back.
+    """
+    with own_valkey() as servers, Proxy(socket_of(servers.redis_url)) as proxy:
+        field.use(BACKUP_STORE_URL=servers.redis_url)
+        field.elsewhere["BACKUP_STORE_URL"] = proxy.url(servers.redis_url)
+        proxy.for_good = chance.random() < 1 / 2
+        proxy.cut_after(chance.choice((chance.randint(1, 6_000), chance.randint(6_000, 350_000))))
+        run = field.settles(_begin(field, chance.randint(1, 2)), seconds=120)
+        yield Outcome(run, struck=not proxy.awaits_cut, must_fail=proxy.for_good)
+
+
+@contextmanager
 def _filtered(ground: Ground, field: Field, chance: random.Random) -> Iterator[Outcome]:
     """Row-level security hides rows of one table from our role, who owns it."""
     table = sql.Identifier("public", chance.choice(_TABLES))
@@ -208,4 +223,5 @@ WAYS: Sequence[tuple[str, Way]] = (
     ("with a store that hangs", partial(_stormy, weathers=(Weather.HANGS,))),
     ("with PostgreSQL gone", partial(_cut, for_good=True)),
     ("of a role filtered by row-level security", _filtered),
+    ("with Redis as its store cut off", _cut_redis),
 )

@@ -13,6 +13,7 @@ from tests.faults.rows.breaking import WAYS, Outcome
 from tests.faults.rows.row import Facts, Row, total
 from tests.faults.stored import opened, require_no_residue
 
+_SHOWN = 160
 _SETTINGS = {"MIGRATION_MAX_RETRIES": "2", "MIGRATION_RETRY_DELAY": "50"}
 
 
@@ -32,6 +33,7 @@ def trial(ground: Ground, seed: int) -> Facts:
     # Where the fault came too late, or not at all, the run is none that was disturbed.
     return {
         "count": int(outcome.struck), "way": way, "state": str(run.state), "attempts": run.attempt, "left": objects,
+        "error": (run.error or "")[:_SHOWN],
     }  # fmt: skip
 
 
