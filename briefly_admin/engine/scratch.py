@@ -6,21 +6,24 @@ It belongs to one attempt, so that an attempt that was believed dead cannot touc
 """
 
 import json
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 from uuid import UUID
 
 from psycopg import errors, sql
 
 from briefly_admin.domain.errors import Unavailable
-from briefly_admin.engine.target import Connection, server_cursor
+from briefly_admin.engine.snapshot import translated
+from briefly_admin.engine.target import Connection, Target, server_cursor
 
 MARKS: Final = "marks"
 """The logged table: what was done in the schema as a whole, each with its result (JSON)."""
 PARTS: Final = "parts"
 """The unlogged table: what the run's workers did, each with its result (JSON)."""
 
+_NAME: Final = re.compile(r"^briefly_scratch_([0-9a-f]{32})_[0-9]+$")
 _TRIES: Final = 50
 _PAUSE: Final = 0.1
 _OURS: Final = """
@@ -59,6 +62,21 @@ def scratch_schemas(connection: Connection, run_id: UUID, *, up_to_attempt: int 
     ).fetchall()
     attempts = sorted((int(name.removeprefix(prefix)) for (name,) in rows), reverse=True)
     return [f"{prefix}{attempt}" for attempt in attempts if up_to_attempt is None or attempt <= up_to_attempt]
+
+
+def sweep(target: Target, over: Callable[[Collection[UUID]], Mapping[UUID, int]]) -> list[UUID]:
+    """Drop what runs that are over have left, as one does whose worker died and that nobody leads any more; their ids.
+
+    `over`: of these runs those that are, with their last attempt; what a newer one makes meanwhile stays.
+    Raises Unavailable, RunFailed.
+    """
+    with target.session(bulk=True) as connection, translated("the scratch schemas"):
+        rows = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ %s", (_NAME.pattern,)).fetchall()
+        owners = {UUID(match[1]) for (name,) in rows if (match := _NAME.fullmatch(name))}
+        swept = over(owners) if owners else {}
+        for run_id, attempt in swept.items():
+            drop_scratch(connection, run_id, up_to_attempt=attempt)
+    return list(swept)
 
 
 def create_scratch(connection: Connection, run_id: UUID, attempt: int) -> str:

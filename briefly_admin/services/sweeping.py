@@ -1,12 +1,14 @@
 """What the clock does: queue what the queue lost, heal what dead leaders left, let backups expire."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
-from briefly_admin.domain.errors import Unavailable
+from briefly_admin.domain.errors import BrieflyError, Unavailable
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.engine import scratch
 from briefly_admin.services.auditing import CLOCK, AuditService
 from briefly_admin.services.backups import BackupService
 from briefly_admin.services.config import Servers, ServiceConfig
@@ -73,12 +75,24 @@ class SweepService:
         return False
 
     def purge(self) -> int:
-        """Delete backups whose time is over (keys first), what crashes left in the store, and old sessions; how many
-        backups expired.
+        """Delete backups whose time is over (keys first), what crashes left in the store and in scratch schemas, and
+        old sessions; how many backups expired.
         """
         with self._database.begin() as connection:
             people.forget_sessions(connection, before=self._now() - _KEEP_SESSIONS)
+        with suppress(BrieflyError):  # a server that does not answer now is asked again in a minute
+            self._sweep_scratch()
         return self._kept.purge()
+
+    def _sweep_scratch(self) -> None:
+        """What runs that are over have left in the target, and where drills restore to."""
+        for place in {self._servers.target, self._servers.drill_place}:
+            for run_id in scratch.sweep(place, self._over):
+                self._audit.record(CLOCK, "scratch.sweep", str(run_id), {"place": place.title})
+
+    def _over(self, run_ids: Collection[UUID]) -> Mapping[UUID, int]:
+        with self._database.begin() as connection:
+            return runs.over(connection, run_ids)
 
     def drill_if_due(self) -> str | None:
         """Begin a drill of the newest proven backup where DRILL_EVERY_HOURS have passed since a drill began; its id.

@@ -263,3 +263,9 @@ def newest_of_kind(connection: Connection, kind: RunKind) -> Row[Any] | None:
     """The run of the kind that was begun last, or None."""
     wanted = select(tables.run).where(_RUN.kind == kind.value)
     return connection.execute(wanted.order_by(_RUN.number.desc()).limit(1)).one_or_none()
+
+
+def over(connection: Connection, run_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Run id → its last attempt, of those of these runs that are not active."""
+    wanted = select(_RUN.id, _RUN.attempt).where(_RUN.id.in_(list(run_ids)), ~_in(ACTIVE))
+    return {row.id: row.attempt for row in connection.execute(wanted)}

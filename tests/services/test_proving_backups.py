@@ -3,13 +3,15 @@
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from briefly_admin.domain.errors import BackupDamaged, Busy, InvalidRequest, NotAllowed, NotFound, Unavailable
 from briefly_admin.domain.runs import RunKind, RunState
-from briefly_admin.engine import pipeline
+from briefly_admin.engine import pipeline, scratch
+from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.target import Target
 from briefly_admin.services import Services, assemble
 from briefly_admin.services.config import ServiceConfig
@@ -195,3 +197,24 @@ def test_the_log_tells_every_deed(stage: Stage, backup: BackupView) -> None:
     told = [line.message for line in stage.services.backups.log(stage.vito, backup.name)]
     for words in ("Deleted", "Unpinned", "Opened", "Escrow file written", "Pinned", "Proven", "rows sealed by"):
         assert any(words in line for line in told), (words, told)
+
+
+def test_what_a_killed_drill_left_is_swept_once_its_run_is_over(
+    stage: Stage, backup: BackupView, target_database: str
+) -> None:
+    def killed(context: RunContext) -> dict[str, Any]:
+        with context.target.session(bulk=True) as connection:
+            scratch.create_scratch(connection, context.run_id, context.attempt)
+        raise KeyboardInterrupt
+
+    run = stage.services.runs.drill(stage.olga, backup.name)
+    with pytest.raises(KeyboardInterrupt):
+        stage.lead(run, killed)
+    stage.services.sweeping.purge()
+    assert len(scratch_schemas(target_database)) == 1, "it may still go on"
+    stage.services.runs.cancel(stage.olga, run.id)
+    with psycopg.connect(target_database) as connection:
+        connection.execute("CREATE SCHEMA briefly_scratch_00000000000000000000000000000001_1")
+    stage.services.sweeping.purge()
+    assert scratch_schemas(target_database) == ["briefly_scratch_00000000000000000000000000000001_1"], "whose it is?"
+    assert "scratch.sweep" in stage.actions()
