@@ -1,7 +1,7 @@
 """What all trials stand on: servers, and sample databases of any size, made once and copied for each measurement."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,25 @@ SELECT md5('bench/' || n)::uuid, (SELECT id FROM public.users ORDER BY id LIMIT 
 FROM generate_series(1, {}) AS n
 """
 """Rows as the old system made them: random keys, in the order of time; every one lacks its metadata."""
+_POOL = (
+    sql.SQL("SELECT setseed(0.5)"),
+    sql.SQL(
+        "CREATE TEMP TABLE pool AS SELECT k, (SELECT array_agg(part)::real[] FROM "
+        "(SELECT random_normal() + 0 * k AS part FROM generate_series(1, 1536)) AS parts)::public.vector AS v "
+        "FROM generate_series(0, 511) AS k"
+    ),
+)
+_FILL_CHUNKS = """
+INSERT INTO public.document_chunks (id, file_id, user_id, chunk_text, chunk_index, embedding, created_at)
+SELECT md5('chunk/' || n)::uuid, f.id, f.user_id,
+  'Chunk ' || n || ': ' || (SELECT string_agg(md5(n || '/' || word), ' ') FROM generate_series(1, 6) AS word), n,
+  public.l2_normalize(a.v OPERATOR(public.+) b.v),
+  timestamptz '2024-01-01 00:00:00+00' + n % 500000 * interval '1 minute'
+FROM generate_series(1, {}) AS n
+JOIN pool AS a ON a.k = n % 512 JOIN pool AS b ON b.k = n / 512 % 512,
+  (SELECT * FROM public.file_metadata ORDER BY id LIMIT 1) AS f
+"""
+"""Vectors of length 1, as embeddings are, whose numbers no compression finds again."""
 _WARM = (
     sql.SQL("SELECT count(*), sum(length(resource_id)) FROM public.usage_logs"),
     sql.SQL("SET enable_seqscan TO off"),
@@ -53,18 +72,25 @@ class Ground:
 
     def make(self, rows: int) -> str:
         """The name of the database whose table has so many rows, all to be repaired; made where it is missing."""
-        name = f"bench_{rows}"
+        return self._made(f"bench_{rows}", [sql.SQL(_FILL).format(sql.Literal(rows))])
+
+    def _made(self, name: str, fill: Sequence[sql.SQL | sql.Composed]) -> str:
         if name not in self._databases():
             unfinished = f"{name}_unfinished"
             self._do("DROP DATABASE IF EXISTS {} WITH (FORCE)", unfinished)
             self._do("CREATE DATABASE {} OWNER {}", unfinished, self._owner)
             sampledata.create(Target(self.url(unfinished)), plan("unified"), scale=1, embeddings=0)
             with psycopg.connect(self.url(unfinished)) as connection:
-                connection.execute(sql.SQL(_FILL).format(sql.Literal(rows)))
+                for statement in fill:
+                    connection.execute(statement)
             with psycopg.connect(self.url(unfinished), autocommit=True) as connection:
                 connection.execute("VACUUM (FREEZE, ANALYZE)")
             self._do("ALTER DATABASE {} RENAME TO {}", unfinished, name)
         return name
+
+    def make_embedded(self, rows: int) -> str:
+        """The same, whose chunks are so many, each with an embedding of its own."""
+        return self._made(f"bench_embedded_{rows}", [*_POOL, sql.SQL(_FILL_CHUNKS).format(sql.Literal(rows))])
 
     @contextmanager
     def copied(self, name: str) -> Iterator[str]:

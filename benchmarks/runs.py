@@ -1,5 +1,6 @@
 """A whole run by a real worker over a copy of a database: how long its phases took, and its memory."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ground import Ground
-from briefly_admin.domain.runs import RunState
-from tests.faults.harness import Field
+from briefly_admin.domain.runs import RunKind, RunState
+from tests.faults.harness import ANA, Field
 
 _MIGRATION: Mapping[str, Any] = {
     "onInvalid": "stop",
@@ -49,6 +50,34 @@ def migrate(ground: Ground, target: str, batch: int | str, *, whole: bool = Fals
         seconds = {str(phase.phase): phase.seconds or 0.0 for phase in view.phases}
         (moved,) = (phase.result for phase in view.phases if phase.phase == "migrate")
         return Ran(int(moved["changed"]), seconds, peak)
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A backup: its rows and sealed bytes, seconds until all was sealed and until all was proven, and peak memory."""
+
+    rows: int
+    size: int
+    sealed: float
+    seconds: float
+    peak: int
+
+
+def back_up(ground: Ground, target: str, workers: int) -> Sealed:
+    """A backup of its own by so many workers. Raises AssertionError unless it ends well; nothing is kept of it."""
+    try:
+        with ground.field(target) as field:
+            for _ in range(workers):
+                field.worker()
+            field.listening(workers)
+            run = field.services.runs.start(ANA, RunKind.BACKUP, config={"workers": workers})
+            peak = _watched(field, lambda: field.view(run).finished)
+            view = field.view(run)
+            assert view.state is RunState.COMPLETED, (view.state, view.error, view.remedy, field.said())
+            (told,) = (phase.result for phase in view.phases if phase.phase == "backup")
+            return Sealed(told["rows"], told["bytes"], told["sealed_seconds"], told["seconds"], peak)
+    finally:
+        shutil.rmtree(ground.logs / "backups", ignore_errors=True)
 
 
 def _watched(field: Field, over: Callable[[], bool]) -> int:

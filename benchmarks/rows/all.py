@@ -1,15 +1,17 @@
 """The speed table of the promises, line by line; lines without a trial are not measured yet."""
 
-from benchmarks.rows import migrate, scale
+from benchmarks.rows import backup, migrate, scale
 from benchmarks.rows.row import Row
 
 TABLE: tuple[Row, ...] = (
     Row("validate", "validate, tables without sound rules", "marshmallow row by row on a sample, per row", "≥ 200×"),
     Row("validate_email", "validate, tables with an e-mail rule", "the same", "≥ 30×"),
     Row("validate_count", "validate, rules and foreign keys", "SELECT count(*) of the same tables", "≤ 12× its time"),
-    Row("backup_embeddings", "backup, proven, rows with 1536-d embeddings", "pg_dump -Fc", "≥ 5×"),
-    Row("backup_narrow", "backup, proven, narrow rows", "pg_dump -Fc", "≥ 1.5×"),
-    Row("backup_copy", "backup, sealed, not yet proven", "psql \\copy to /dev/null", "≤ 2.5× its time"),
+    backup.PROVEN_EMBEDDED,
+    backup.PROVEN_NARROW,
+    backup.SEALED_NARROW,
+    backup.SEALED_EMBEDDED,
+    backup.MEMORY_ROW,
     migrate.BATCH_100,
     migrate.AUTO,
     migrate.ROW_BY_ROW,

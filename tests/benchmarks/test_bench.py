@@ -14,7 +14,7 @@ from benchmarks.__main__ import asked, measure, publish
 from benchmarks.ground import Ground
 from benchmarks.picture import draw
 from benchmarks.report import NOT_YET, lines
-from benchmarks.rows import migrate, scale
+from benchmarks.rows import backup, migrate, scale
 from benchmarks.rows.all import ROWS, TABLE
 from briefly_admin.embedded import EmbeddedServers
 from tests.faults.ledger import Ledger
@@ -28,6 +28,11 @@ def ground(embedded: EmbeddedServers, tmp_path: Path) -> Iterator[Ground]:
     made.tidy()
 
 
+def _row(found: dict[str, Any], name: str) -> dict[str, Any]:
+    rows: dict[str, dict[str, Any]] = {row["name"]: row for row in found["rows"]}
+    return rows[name]
+
+
 def small() -> dict[str, Any]:
     """Trials of the same paths over a few rows."""
     return {
@@ -35,6 +40,8 @@ def small() -> dict[str, Any]:
             ground, seed, "auto", lambda url: migrate.row_by_row(url, 20), 300
         ),
         "scale": lambda ground, seed: scale.trial(ground, seed, 200, 300),
+        "backup_narrow": lambda ground, seed: backup.narrow(ground, seed, 300),
+        "backup_embedded": lambda ground, seed: backup.embedded(ground, seed, 50),
     }
 
 
@@ -62,6 +69,36 @@ def test_trials_are_written_down_and_become_figures(ground: Ground, tmp_path: Pa
     assert sum(each.tag.endswith("}rect") for each in picture.iter()) == 4
 
 
+@pytest.mark.parametrize(("trials", "names"), [
+    ("backup_narrow", ["backup_narrow", "backup_copy"]),
+    ("backup_embedded", ["backup_embeddings", "backup_copy_embeddings", "backup_memory"]),
+])  # fmt: skip
+def test_backups_are_measured_beside_what_others_take(
+    ground: Ground, tmp_path: Path, trials: str, names: list[str]
+) -> None:
+    ledger = Ledger(tmp_path / "results.jsonl")
+    for name in names:  # the rows of one table share their trials
+        assert measure(ground, replace(ROWS[name], trial=small()[trials], wanted=1), ledger)
+    (written,) = ledger.trials()
+    facts = written.facts
+    assert facts["rows"] > 50
+    assert 0 < facts["sealed"] <= facts["proven"]
+    assert min(facts[name] for name in ("two", "copy", "dump", "zstd", "bytes", "peak")) > 0
+    assert not (ground.logs / "backups").exists()
+    assert not (ground.logs / "peer").exists()
+
+
+def test_backups_are_weighed_by_their_medians() -> None:
+    facts = [{"proven": 2, "two": 1, "dump": 10, "zstd": 3, "sealed": 1, "copy": 0.5, "peak": 99e6}] * 3
+    assert backup.weigh_proven(facts, 5).met
+    assert not backup.weigh_proven(facts, 5.1).met
+    assert backup.weigh_proven(facts, 5).theirs == "10.00 s (zstd:1 3.00 s)"
+    assert backup.weigh_sealed(facts, 2).met
+    assert not backup.weigh_sealed(facts, 1.9).met
+    assert backup.weigh_memory(facts).met
+    assert not backup.weigh_memory([*facts, {"peak": 201e6}]).met
+
+
 def test_a_start_goes_on_from_what_was_tried(ground: Ground, tmp_path: Path) -> None:
     ledger, tried = Ledger(tmp_path / "results.jsonl"), []
 
@@ -84,7 +121,7 @@ def test_a_trial_that_fails_ends_its_row_and_counts_for_nothing(ground: Ground, 
     assert not measure(ground, replace(ROWS["migrate"], trial=trial), ledger)
     (written,) = ledger.trials()
     assert (written.ok, written.error) == (False, "AssertionError: 299 of 300 rows were changed")
-    assert "ratio" not in publish(ledger, ground.servers.superuser_url(), tmp_path)["rows"][6]
+    assert "ratio" not in _row(publish(ledger, ground.servers.superuser_url(), tmp_path), "migrate")
 
 
 def test_tables_are_made_once(ground: Ground) -> None:
@@ -114,12 +151,15 @@ def test_a_row_that_nobody_knows_is_refused(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit) as end:
         asked(["quickly"])
     assert end.value.code == 2
-    assert "there is no row quickly; the rows are migrate" in capsys.readouterr().err
+    assert "there is no row quickly; the rows are backup_embeddings, " in capsys.readouterr().err
 
 
 def test_one_row_may_be_asked_for() -> None:
     assert [row.name for row in asked(["auto"])] == ["auto"]
-    assert [row.name for row in asked([])] == ["migrate", "auto", "row_by_row", "memory", "cost"]
+    assert [row.name for row in asked([])] == [
+        "backup_embeddings", "backup_narrow", "backup_copy", "backup_copy_embeddings", "backup_memory",
+        "migrate", "auto", "row_by_row", "memory", "cost",
+    ]  # fmt: skip
 
 
 def test_a_picture_of_nothing_says_so() -> None:
