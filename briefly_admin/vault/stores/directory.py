@@ -75,8 +75,11 @@ class DirectoryStore:
             return self._path(key).lstat().st_size
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """The keys that start with `prefix`, sorted."""
+        """The keys that start with `prefix`, sorted; asked for all, it also removes what killed processes left."""
         require_prefix(prefix)
+        if not prefix:
+            with suppress(OSError):  # a store that is only read is listed as it is
+                self._sweep()
         start = self._root.joinpath(*prefix.split("/")[:-1])
         keys: list[str] = []
         with self._failures(prefix or "its keys"):
