@@ -108,12 +108,15 @@ class _Explainer:
         self._context = context
         self._connection = connection
         schema = str(shared["schema"])
-        self._staged = {name: sql.Identifier(schema, relation) for name, relation in shared["staged"].items()}
+        self._relations = {name: sql.Identifier(schema, relation) for name, relation in shared["staged"].items()}
         self._written: Mapping[str, Sequence[str]] = shared["written"]
         known = shared["columns"]
         self._tables = {
             name: replace(table, columns=tuple(c for c in table.columns if c.name in known.get(name, ())))
             for name, table in read_tables(connection, context.plan).items()
+        }
+        self._staged = {
+            name: _as_it_was(relation, self._tables[name].columns) for name, relation in self._relations.items()
         }
 
     def work(self, claimed: Claimed, note: Note) -> tuple[Count, Mapping[str, Any]]:
@@ -181,7 +184,7 @@ class _Explainer:
         """Images of rows of different types cannot be compared."""
         rows = self._connection.execute(
             "SELECT attname, atttypid::int8 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0",
-            (self._staged[name].as_string(self._connection),),
+            (self._relations[name].as_string(self._connection),),
         ).fetchall()
         types: dict[str, int] = dict(rows)
         return all(types.get(column.name) == column.type_oid for column in columns if column.send)
@@ -194,6 +197,23 @@ _UNEXPLAINED: Final = sql.SQL(
     "FULL JOIN (SELECT * FROM ONLY {table} AS c{c_range}) AS c ON {match} "
     "WHERE {c_first} IS NULL OR {e_first} IS NULL OR ({differs})"
 )
+
+
+def _as_it_was(staged: sql.Identifier, columns: Sequence[CatalogColumn]) -> sql.Composable:
+    """What stands behind FROM: arrays that are staged as text are arrays again, as repairs read them."""
+    if not any(_is_array_as_text(column) for column in columns):
+        return staged
+    values = sql.SQL(", ").join(
+        sql.SQL("{name}::{type} AS {name}").format(name=sql.Identifier(column.name), type=sql.SQL(column.type))
+        if _is_array_as_text(column)
+        else sql.Identifier(column.name)
+        for column in columns
+    )
+    return sql.SQL("(SELECT {} FROM {} AS staged)").format(values, staged)
+
+
+def _is_array_as_text(column: CatalogColumn) -> bool:
+    return column.send is None and column.type.endswith("[]")
 
 
 def _order(sample: Mapping[str, Any]) -> str:

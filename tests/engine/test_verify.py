@@ -1,6 +1,7 @@
 """The phase verify: what the migration left is repair(before), row by row, and whatever else differs is named."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from briefly_admin.domain.errors import VerificationFailed
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import before
-from tests.engine.library import NAME, Library
+from briefly_admin.plans.base import Column, Repair
+from tests.engine.library import BOOKS, NAME, PAGES, PLAN, Library
 
 
 @pytest.fixture
@@ -124,3 +126,22 @@ def test_looking_before_changes_nothing(make: Callable[..., Library], target_dat
     with psycopg.connect(target_database) as connection:
         row = connection.execute(f"SELECT count(*) FILTER (WHERE tier IS NULL) FROM {NAME}".encode()).fetchone()
     assert row == (33,)
+
+
+def test_a_repair_reads_an_array_that_is_backed_up_as_text(make: Callable[..., Library]) -> None:
+    library = make()
+    library.sql("CREATE TYPE mood AS ENUM ('sad', 'glad')")
+    library.sql(f"ALTER TABLE {NAME} ADD COLUMN moods mood[], ADD COLUMN last text")
+    library.sql(f"UPDATE {NAME} SET moods = '{{sad,glad}}' WHERE id % 2 = 0")
+    repairs = [
+        Repair("moods", "coalesce({moods}, ARRAY['sad'::mood])", "sad is the default"),
+        Repair("last", "coalesce(({moods})[array_length({moods}, 1)]::text, 'sad')", "the last mood"),
+    ]
+    columns = [*BOOKS.columns, Column("moods", "mood[]"), Column("last", "text")]
+    books = replace(BOOKS, columns=columns, repairs=[*BOOKS.repairs, *repairs])
+    library.context = replace(library.context, plan=replace(PLAN, tables=[books, PAGES]))
+    library.migrate()
+    result = library.verify()
+    assert result["unchanged"]['books "100%"']["others"] == {}
+    library.sql(f"UPDATE {NAME} SET moods = '{{glad,sad}}' WHERE id = 5")
+    assert library.verify()["unchanged"]['books "100%"']["others"] == {"edited": 1}
