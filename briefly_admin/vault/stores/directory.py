@@ -1,8 +1,8 @@
 """Blobs in a directory: 0700 and 0600, whole or absent, on the disk before `put` returns.
 
 An object is written under a name of its own in `.partial`, under an exclusive flock, and linked to its key when it is
-whole; link() refuses to overwrite. What a killed process leaves in `.partial` nobody has locked: the next `put`
-removes it.
+whole; link() refuses to overwrite. What a killed process leaves in `.partial` nobody has locked: the next `put`,
+or look at all keys, removes it.
 """
 
 import errno
