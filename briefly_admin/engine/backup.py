@@ -10,7 +10,6 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from psycopg import sql
-from psycopg.abc import Buffer
 
 from briefly_admin.domain.digest import TableDigest
 from briefly_admin.domain.errors import BrieflyError
@@ -19,6 +18,7 @@ from briefly_admin.domain.partitions import Claimed, Count, Partition, Partition
 from briefly_admin.domain.progress import Meter, Progress, TableProgress
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.copying import CopyOut
 from briefly_admin.engine.planned import planned_changes
 from briefly_admin.engine.proving import PROOF_BYTES, prove_written, workers_of
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step, share
@@ -37,14 +37,10 @@ from briefly_admin.engine.snapshot import (
     server_facts,
     translated,
 )
-from briefly_admin.engine.target import Connection
 from briefly_admin.engine.user_types import describe_types
 from briefly_admin.vault.layout import manifest_key
 from briefly_admin.vault.vault import BackupWriter
 from briefly_admin.vault.verify import all_objects_of
-
-_BLOCK_BYTES: Final = 1 << 19
-"""Rows are handed on in blocks of about so many bytes."""
 
 
 def run(context: RunContext, *, stream_bytes: int = STREAM_BYTES, proof_bytes: int = PROOF_BYTES) -> dict[str, Any]:
@@ -152,37 +148,6 @@ def _table(snapshot: Snapshot, title: str, views: Sequence[PartitionView]) -> Ta
     )  # fmt: skip
 
 
-class _Copy:
-    """A range of a table as COPY binary, looked at between blocks: the stop signal, and the rows for the progress."""
-
-    def __init__(self, context: RunContext, connection: Connection, statement: sql.Composed, note: Note) -> None:
-        self._context = context
-        self._connection = connection
-        self._statement = statement
-        self._note = note
-        self.rows = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        with self._connection.cursor() as cursor, cursor.copy(self._statement) as copy:
-            gathered: list[Buffer] = []
-            size = 0
-            self._look()
-            for row in copy:  # a message each, which is what the progress counts
-                gathered.append(row)
-                size += len(row)
-                if size >= _BLOCK_BYTES:
-                    yield b"".join(gathered)
-                    self.rows += len(gathered)
-                    self._look()
-                    gathered, size = [], 0
-            yield b"".join(gathered)
-            self.rows = cursor.rowcount
-
-    def _look(self) -> None:
-        self._context.check_stop()
-        self._note(Count(done=self.rows))
-
-
 class _Sealer:
     """Copies streams from one snapshot into one backup."""
 
@@ -199,7 +164,7 @@ class _Sealer:
         statement = sql.SQL("COPY (SELECT {} FROM ONLY {}{}) TO STDOUT (FORMAT binary)").format(
             column_list(table), table.identifier, ctid_condition(**ctids)
         )
-        copied = _Copy(self._context, self._snapshot.connection, statement, note)
+        copied = CopyOut(self._context, self._snapshot.connection, statement, note)
         with translated(f"the table {title}"):
             stream = self._writer.ensure_copied(bounds["stream"], copied, columns=len(table.columns))
         return Count(done=stream.rows), {"stream": asdict(replace(stream, **ctids))}
