@@ -29,7 +29,7 @@ _IN_SHORT: Final[Mapping[str, str]] = {
 _SOON: Final = 3 * 3600
 """Seconds before its end from which a backup's bar warns."""
 _OLD: Final = timedelta(hours=24)
-"""The newest backup that can be restored is no older than this, or the page says so."""
+"""From when on a backup whose time does not run is old."""
 _LOG_LINES: Final = 15
 """The others are folded away."""
 
@@ -235,11 +235,13 @@ def _limits(actor: Actor) -> str:
 def _warning(views: Sequence[BackupView], now: datetime) -> str:
     if not views:
         return ""
-    newest = max((view.created_at for view in views if view.restorable), default=None)
+    newest = max((view for view in views if view.restorable), key=lambda view: view.created_at, default=None)
     if newest is None:
         return "None of these backups can be restored. Take a new one now."
-    if now - newest > _OLD:
-        age = formats.about((now - newest).total_seconds())
+    # A backup that is kept beyond its time is one that others should have followed.
+    fresh = newest.expires_at - newest.created_at if newest.expires_at else _OLD
+    if now - newest.created_at > fresh:
+        age = formats.about((now - newest.created_at).total_seconds())
         return f"The newest backup that can be restored is {age} old: a rollback to it would lose what came since."
     return ""
 

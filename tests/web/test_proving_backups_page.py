@@ -229,7 +229,10 @@ def test_an_old_newest_backup_is_warned_of(client_as: ClientAs, backup: BackupVi
     browser = client_as("viewer")
     assert not look(browser, "/backups").every("p", id="old")
     long_ago = "now() - interval '31 hours'"
-    set_backup(app_database, f"created_at = {long_ago}, completed_at = {long_ago}, pinned = true")
+    set_backup(
+        app_database,
+        f"created_at = {long_ago}, completed_at = {long_ago}, expires_at = {long_ago} + interval '1 day', pinned = true",
+    )
     assert "31 h old" in look(browser, "/backups").one("p", id="old").text
     overview = look(browser, "/")
     assert "The newest proven backup is 31 h old" in overview.one("main").text
