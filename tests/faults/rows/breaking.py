@@ -18,8 +18,9 @@ from briefly_admin.domain.runs import RunState
 from briefly_admin.services.views import RunView
 from tests.faults import hurt
 from tests.faults.ground import Ground, name_of
-from tests.faults.harness import Field
+from tests.faults.harness import ANA, Field
 from tests.faults.hurt import Blow
+from tests.faults.processes import until
 from tests.faults.proxy import Proxy, socket_of
 from tests.faults.rows.redis_loss import own_valkey
 from tests.faults.storm import Storm, Weather
@@ -81,6 +82,20 @@ def _killed(_: Ground, field: Field, chance: random.Random) -> Iterator[Outcome]
     blow = Blow("put", chance.randint(1, PUTS), chance.choice(hurt.STAGES))
     run = field.settles(_begin(field, workers, blow=blow), seconds=120, workers=workers)
     yield Outcome(run, struck=hurt.struck(field.logs, blow), must_complete=True)
+
+
+@contextmanager
+def _abandoned(_: Ground, field: Field, chance: random.Random) -> Iterator[Outcome]:
+    """SIGKILL at a put; nobody goes on with the run, and somebody cancels it."""
+    blow = Blow("put", chance.randint(1, PUTS), chance.choice(hurt.STAGES))
+    run = _begin(field, 1, blow=blow)
+    until(lambda: hurt.struck(field.logs, blow) or field.view(run).finished, seconds=60, what="the kill")
+    until(lambda: not field.leads(run), what="the end of the horse")
+    field.dismiss()
+    if not field.view(run).finished:
+        until(field.services.sweeping.sweep, what="the healing of the run")
+        field.services.runs.cancel(ANA, run.id)
+    yield Outcome(field.view(run), struck=hurt.struck(field.logs, blow), must_fail=True)
 
 
 @contextmanager
@@ -221,6 +236,7 @@ WAYS: Sequence[tuple[str, Way]] = (
     ("with PostgreSQL cut off", partial(_cut, for_good=False)),
     ("killed at a put", _killed),
     ("with a store that hangs", partial(_stormy, weathers=(Weather.HANGS,))),
+    ("killed at a put and cancelled", _abandoned),
     ("with PostgreSQL gone", partial(_cut, for_good=True)),
     ("of a role filtered by row-level security", _filtered),
     ("with Redis as its store cut off", _cut_redis),

@@ -1,4 +1,4 @@
-"""A drill that is killed, or meets damage: in the end no scratch schema is left, and nothing else has changed."""
+"""A drill that is killed, given up, or meets damage: no scratch schema is left, and nothing else has changed."""
 
 import random
 import time
@@ -15,6 +15,7 @@ from briefly_admin.services.views import BackupView, RunView
 from tests.faults.databases import contents, copy_database, difference, drop_database
 from tests.faults.ground import Ground
 from tests.faults.harness import ANA, Field
+from tests.faults.processes import until
 from tests.faults.rows.kills import strike
 from tests.faults.rows.row import Facts, Row, total
 from tests.faults.stored import objects
@@ -25,9 +26,11 @@ _PLACES = ("the target", "a database of its own")
 
 
 def trial(ground: Ground, seed: int) -> Facts:
-    """One drill, in the target or elsewhere by turns, killed twice; of a damaged backup one time in four."""
+    """One drill, in the target or elsewhere by turns, killed twice; one in four is of a damaged backup, one in four is
+    cancelled while nobody leads it.
+    """
     chance, workers, kills = random.Random(seed), seed % 3 + 1, 0
-    where, damaged = _PLACES[seed % 2], seed % 4 == 3
+    where, damaged, given_up = _PLACES[seed // 4 % 2], seed % 4 == 3, seed % 4 == 1
     with ground.field() as field, _place(ground, field, where) as url:
         backup = _backed_up(field)
         if damaged:
@@ -36,17 +39,20 @@ def trial(ground: Ground, seed: int) -> Facts:
         field.staff(workers)
         field.listening(workers)
         run = field.services.runs.drill(ANA, backup.id)
-        for _ in range(_KILLS):
+        if given_up:
+            kills += _given_up(field, run, url)
+        for _ in range(0 if given_up else _KILLS):
             if not _comes_to_work(field, run, workers):
                 break
-            time.sleep(chance.uniform(0, 0.7))
+            time.sleep(chance.uniform(0, 0.25))
             kills += strike(ground, field, chance.choice(("worker", "horse", "session")), chance)
-        ended = field.settles(run, seconds=180, workers=workers)
+        ended = field.view(run) if given_up else field.settles(run, seconds=180, workers=workers)
         field.dismiss()
+        field.services.sweeping.purge()
         _require_judged(field, backup, ended, damaged=damaged)
         require_no_scratch(url)
         assert difference(before, contents(field.environ["TARGET_DATABASE_URL"])) == []
-    return {"where": where, "damaged": damaged, "kills": kills, "attempts": ended.attempt}
+    return {"where": where, "state": str(ended.state), "damaged": damaged, "kills": kills, "attempts": ended.attempt}
 
 
 @contextmanager
@@ -95,10 +101,24 @@ def _comes_to_work(field: Field, run: RunView, workers: int) -> bool:
     raise AssertionError(f"nobody leads the drill\n{field.said()}")
 
 
+def _given_up(field: Field, run: RunView, url: str) -> bool:
+    """SIGKILL as soon as the scratch is there; then the run is cancelled. Whether it came to that."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        until(lambda: connection.execute(_SCRATCH).fetchall() or field.view(run).finished, what="a scratch schema")
+    field.dismiss()
+    if field.view(run).finished:
+        return False
+    until(field.services.sweeping.sweep, what="the healing of the run")
+    field.services.runs.cancel(ANA, run.id)
+    return True
+
+
 def _require_judged(field: Field, backup: BackupView, run: RunView, *, damaged: bool) -> None:
     """What the drill said of the backup is true."""
     proofs = [proof for proof in field.services.backups.get(ANA, backup.id).proofs if proof.level == "L2"]
-    if damaged:
+    if run.state is RunState.CANCELLED:
+        assert not proofs, proofs
+    elif damaged:
         assert run.state is RunState.FAILED, (run.state, field.said())
         assert run.error, field.said()
         assert [proof for proof in proofs if proof.damages], proofs
@@ -119,8 +139,8 @@ def _says(trials: Sequence[Mapping[str, Any]]) -> str:
     places = Counter(str(trial["where"]) for trial in trials)
     return (
         f"no scratch schema left and nothing changed in {len(trials)} drills "
-        f"({', '.join(f'{count} in {name}' for name, count in places.most_common())}), {total(trials, 'kills')} kills; "
-        f"the damage of {total(trials, 'damaged')} backups was found"
+        f"({', '.join(f'{count} in {name}' for name, count in places.most_common())}), {total(trials, 'kills')} kills, "
+        f"{sum(trial['state'] == 'cancelled' for trial in trials)} given up; the damage of {total(trials, 'damaged')} backups was found"
     )
 
 
