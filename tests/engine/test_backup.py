@@ -3,7 +3,7 @@
 import resource
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import RunKind
 from briefly_admin.engine import backup
 from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.copying import CopyOut
 from briefly_admin.engine.snapshot import copied_columns, key_columns, open_snapshot, page_ranges
 from briefly_admin.engine.target import Target
 from briefly_admin.plans.base import Column, Plan, Table
@@ -141,7 +142,12 @@ def test_a_mere_backup_keeps_nothing_to_compare_with(target: Target, store: Path
 def test_rows_that_the_server_did_not_count_are_damage(
     target: Target, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(psycopg.Cursor, "rowcount", property(lambda cursor: cursor._rowcount + 1))
+    class Counting(CopyOut):
+        def __iter__(self) -> Iterator[bytes]:
+            yield from super().__iter__()
+            self.rows += 1
+
+    monkeypatch.setattr(backup, "CopyOut", Counting)
     bench = Bench(target, store)
     with pytest.raises(BackupDamaged, match="has 500 rows instead of 501"):
         bench.take()
