@@ -81,35 +81,6 @@ def list_(*, as_json: bool) -> None:
 
 @backup.command()
 @click.argument("name", metavar="BACKUP")
-@as_json
-def show(name: str, *, as_json: bool) -> None:
-    """Show a backup: its tables, how it was proven, its damage."""
-    with session() as active:
-        view = active.services.backups.get(active.actor, name)
-    if as_json:
-        print_json(_json(view))
-        return
-    escrowed = f"written {at(view.escrowed_at)} UTC" if view.escrowed_at else "never written"
-    click.echo(f"{view.name}, {view.state}, of {one_line(view.target_title)}, taken {at(view.created_at)} UTC.")
-    click.echo(f"Kept until: {_kept(view)}. Escrow file: {escrowed}.")
-    if view.why_not:
-        click.echo(f"It cannot be restored. {view.why_not}")
-    tables = ((table["table"], f"{table['rows']:,}", f"{table['bytes']:,}") for table in view.tables)
-    print_table(("table", ">rows", ">bytes"), tables, empty="It has no tables.")
-    print_table(
-        ("level", "when", "result", ">rows", ">seconds", "where", "run"),
-        (
-            (p.level, at(p.at), "whole" if p.whole else counted(p.damages, "damage"), f"{p.rows:,}",
-             f"{p.seconds:,.1f}", p.place, p.run_number or "–")
-            for p in view.proofs
-        ),
-        empty="No look at it is on record.",
-    )  # fmt: skip
-    _print_damage(view.damage)
-
-
-@backup.command()
-@click.argument("name", metavar="BACKUP")
 @click.option(
     "--level", type=click.Choice(["L0", "L1", _DRILL]), default="L1",
     help="L0: every object is there, of its size and sum; L1: every byte; L2: a drill.",

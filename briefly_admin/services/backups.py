@@ -22,6 +22,7 @@ _HELD: Final = ("proven", "damaged")
 _SPARE: Final = timedelta(hours=6)
 """Longer than a backup's time: the longest run that may still need it, and a clock that stood still."""
 _LINES: Final = 200
+_UNTOLD: Final = frozenset({"run", "manifest_sha256"})
 _WORDS: Final = {
     "backup.prove": "Proven", "backup.verify": "Verified", "backup.drill": "Drilled", "backup.pin": "Pinned",
     "backup.unpin": "Unpinned", "backup.escrow": "Escrow file written", "backup.open": "Opened",
@@ -163,9 +164,11 @@ class BackupService:
 
 
 def _told(event: AuditEvent) -> str:
-    """An event in words: what was done, by whom, and its facts; a run's id says nothing to people."""
+    """An event in words: what was done, by whom, and its facts but for ids and sums, which say nothing to people."""
     what = _WORDS.get(event.action, event.action)
-    facts = {name: value for name, value in event.details.items() if name != "run" and value not in ("", None, [])}
+    facts = {
+        name: value for name, value in event.details.items() if name not in _UNTOLD and value not in ("", None, [])
+    }
     told = ", ".join(
         f"{name.replace('_', ' ')} {', '.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in facts.items()
