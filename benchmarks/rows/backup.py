@@ -9,7 +9,7 @@ from benchmarks.ground import Ground
 from benchmarks.rows.row import Facts, Measured, Row
 from benchmarks.runs import Sealed, back_up
 
-NARROW, EMBEDDED = 1_000_000, 100_000
+NARROW, EMBEDDED = 3_000_000, 100_000
 MEMORY = 200_000_000
 """Bytes that a worker may have."""
 
@@ -82,11 +82,11 @@ PROVEN_EMBEDDED = Row(
 )  # fmt: skip
 PROVEN_NARROW = Row(
     "backup_narrow", "backup, proven, narrow rows, one worker", "pg_dump -Fc", "≥ 1.5×",
-    "backup_narrow", 5, 3, 1, narrow, lambda facts: weigh_proven(facts, 1.5),
+    "backup_narrow", 5, 4, 1, narrow, lambda facts: weigh_proven(facts, 1.5),
 )  # fmt: skip
 SEALED_NARROW = Row(
     "backup_copy", "backup, sealed, not yet proven, narrow rows", _COPY, "≤ 2.5× its time",
-    "backup_narrow", 5, 3, 1, narrow, lambda facts: weigh_sealed(facts, 2.5),
+    "backup_narrow", 5, 4, 1, narrow, lambda facts: weigh_sealed(facts, 2.5),
 )  # fmt: skip
 SEALED_EMBEDDED = Row(
     "backup_copy_embeddings", "the same, 1536-d embeddings", _COPY, "≤ 2× its time",

@@ -58,7 +58,7 @@ def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """
     pending, header, last, blocks = b"", -1, False, 0
     for chunk in _checked(chunks):
-        pending += chunk
+        pending = pending + chunk if pending else chunk
         header = zstandard.frame_header_size(pending) if header < 0 else header
         given = 0
         while not last and header + _BLOCK_HEADER <= len(pending):

@@ -85,19 +85,24 @@ def seal(
     chunk_size: int = CHUNK_SIZE,
     randomness: Callable[[int], bytes] = os.urandom,
 ) -> Iterator[bytes]:
-    """The sealed stream, piece by piece; holds at most two chunks."""
+    """The sealed stream, piece by piece; holds a chunk and a piece, twice while they are joined."""
     header = _HEADER.pack(MAGIC, VERSION, kind, backup_id.bytes, number, randomness(16), chunk_size)
     key, commit = _derive(data_key, header)
     cipher, associated = AESGCM(key), hashlib.sha256(header).digest()
     yield header + commit
-    index, pending = 0, bytearray()
+    index, gathered, size = 0, list[bytes](), 0
     for piece in plaintext:
-        pending += piece
-        while len(pending) > chunk_size:  # one that fills the chunk exactly may still be the last
-            yield cipher.encrypt(_nonce(index, last=False), bytes(pending[:chunk_size]), associated)
-            del pending[:chunk_size]
+        gathered.append(piece)
+        size += len(piece)
+        if size <= chunk_size:  # one that fills the chunk exactly may still be the last
+            continue
+        joined, start = memoryview(b"".join(gathered)), 0
+        while size - start > chunk_size:
+            yield cipher.encrypt(_nonce(index, last=False), joined[start : start + chunk_size], associated)
+            start += chunk_size
             index += 1
-    yield cipher.encrypt(_nonce(index, last=True), bytes(pending), associated)
+        gathered, size = [bytes(joined[start:])], size - start
+    yield cipher.encrypt(_nonce(index, last=True), b"".join(gathered), associated)
 
 
 def unseal(
