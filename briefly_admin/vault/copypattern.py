@@ -13,10 +13,10 @@ from typing import Any, Final
 
 _LEARN: Final = 256
 """Rows that were walked before a pattern is made; four times as many in all before each wider one."""
-_MOST_LEARNT: Final = _LEARN * 4**3
+_MOST_LEARNT: Final = _LEARN * 4**2
 _LENGTHS: Final = 64
 """Lengths of one field that the pattern knows at most: the most frequent ones."""
-_COLUMNS: Final = 200
+_COLUMNS: Final = 100
 """A pattern of more fields is not worth its making."""
 _LENGTH: Final = struct.Struct(">i")
 _length_at: Final = _LENGTH.unpack_from
