@@ -75,7 +75,7 @@ class Movers:
     def _work(self, chance: random.Random) -> None:
         try:
             with psycopg.connect(self.url, autocommit=True) as connection:
-                while not self._over.wait(0.001):
+                while not self._over.wait(0.003):
                     try:
                         with connection.transaction():
                             self._move(connection, chance)
@@ -131,7 +131,7 @@ def trial(ground: Ground, seed: int, count: int = BACKUPS) -> Facts:
         place.listening(min(count, _MOST))
         for number in range(count):
             before = movers.done
-            run = place.ends(place.back_up(workers=number % _MOST + 1, beyond=BEYOND))
+            run = place.ends(place.back_up(workers=number % _MOST + 1, beyond=BEYOND), seconds=180)
             moves.append(movers.done - before)
             reader = opened(place, place.services.backups.list(ANA)[0])
             require_exact(reader)
@@ -178,4 +178,4 @@ def _says(trials: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-ROW = Row("instants", 100, "backups", 10, trial, _says)
+ROW = Row("instants", 100, "backups", 12, trial, _says)
