@@ -28,7 +28,8 @@ from briefly_admin.domain.manifest_schema import (
 
 __all__ = [
     "FORMAT_VERSION", "READ_VERSIONS", "ColumnManifest", "FieldManifest", "ForeignKeyManifest", "Manifest",
-    "SchemaChangeRecord", "SequenceManifest", "StreamManifest", "TableManifest", "TypeManifest", "table_hash", "titles",
+    "SchemaChangeRecord", "SequenceManifest", "StreamManifest", "TableManifest", "TypeManifest", "label", "table_hash",
+    "titles",
 ]  # fmt: skip
 
 FORMAT_VERSION: Final = 1
@@ -81,6 +82,13 @@ def titles(tables: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
     return found
 
 
+def label(schema: str, name: str) -> str:
+    """`schema.name`, for messages; a part with a dot or a quote in it stands in quotes: no two tables share one."""
+    return ".".join(
+        '"' + part.replace('"', '""') + '"' if "." in part or '"' in part else part for part in (schema, name)
+    )
+
+
 def table_hash(streams: Iterable[StreamManifest]) -> str:
     """SHA-256 of the streams' plaintext SHA-256s (32 bytes each) in stream order, in hexadecimal."""
     in_order = sorted(streams, key=lambda stream: stream.number)
@@ -103,8 +111,8 @@ class TableManifest:
 
     @property
     def label(self) -> str:
-        """`schema.name`, for messages."""
-        return f"{self.schema}.{self.name}"
+        """`schema.name`, unlike any other table's; see `label`."""
+        return label(self.schema, self.name)
 
     @property
     def key_positions(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from briefly_admin.domain.manifest import label
 from briefly_admin.engine.target import Connection
 from briefly_admin.engine.user_types import AS_TEXT
 
@@ -110,8 +111,8 @@ class CatalogTable:
 
     @property
     def label(self) -> str:
-        """`schema.name`, for messages."""
-        return f"{self.schema}.{self.name}"
+        """As the manifest's tables are labelled."""
+        return label(self.schema, self.name)
 
     def column(self, name: str) -> CatalogColumn | None:
         """The column of that name, or None."""

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import psycopg
 from psycopg import sql
 
-from briefly_admin.domain.manifest import ForeignKeyManifest, Manifest, TableManifest
+from briefly_admin.domain.manifest import ForeignKeyManifest, Manifest, TableManifest, label
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine.context import RunContext
@@ -78,7 +78,7 @@ class _Trial:
     def run(self, sound: Collection[str]) -> TriedKey:
         titles = {table.label: title for title, table in self.manifest.by_title.items()}
         parent = self.manifest.table(self.key.schema, self.key.table)
-        referenced = f"{self.key.schema}.{self.key.table}"
+        referenced = label(self.key.schema, self.key.table)
         if parent is None:
             return self._found(referenced, None, remark=f"{referenced} is not in the backup")
         referenced = titles[parent.label]

@@ -84,7 +84,7 @@ def _chosen(manifest: Manifest, titles: Sequence[str] | None) -> dict[str, Table
     found = manifest.by_title
     if not titles:
         return found
-    called = found | {table.label: table for table in found.values()}
+    called = {table.label: table for table in found.values()} | found  # a title is always its own table's
     if missing := [title for title in titles if title not in called]:
         raise InvalidRequest(
             f"The backup has no table {', '.join(missing)}.", remedy=f"It has {', '.join(found) or 'none'}."

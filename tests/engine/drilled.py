@@ -77,11 +77,11 @@ class Drilled:
         with psycopg.connect(self.place.dsn) as connection:
             return connection.execute(statement.encode()).fetchall()
 
-    def back_up(self) -> None:
+    def back_up(self, *also: tuple[str, str]) -> None:
         journal = self.backup.next_attempt()
         context = RunContext(
             self.backup.run_id, 1, RunKind.BACKUP, plan_of("parents", "children"), Target(self.dsn), self.vault,
-            journal, lambda _: None, RunConfig, {"beyond": [["other", "parents"], ["other", "orders"]]},
+            journal, lambda _: None, RunConfig, {"beyond": [["other", "parents"], ["other", "orders"], *also]},
         )  # fmt: skip
         self.id = UUID(backup.run(context, stream_bytes=STREAM_BYTES)["backup_id"])
 

@@ -76,6 +76,18 @@ def test_it_restores_in_another_database_as_well(drilled: Drilled, elsewhere: st
     ) == [(0,)]
 
 
+def test_tables_whose_names_run_together_are_two(target_database: str, tmp_path: Path) -> None:
+    """Schema `a` with the table `b.c`, and schema `a.b` with the table `c`."""
+    made = Drilled(target_database, tmp_path / "store")
+    made.execute("CREATE SCHEMA a", 'CREATE SCHEMA "a.b"')
+    made.execute('CREATE TABLE a."b.c" AS SELECT 1 AS id', 'CREATE TABLE "a.b".c AS SELECT 2 AS id UNION SELECT 3')
+    made.back_up(("a", "b.c"), ("a.b", "c"))
+    assert made.vault.open(made.id, made.recorded["shred_key"], made.recorded["manifest_sha256"]).verify() == []
+    verify = pipeline.lead(made.context())["verify"]
+    assert [(table["table"], table["rows"]) for table in verify["tables"]][-2:] == [("b.c", 1), ("c", 2)]
+    assert all(table["seconds"] > 0 for table in verify["tables"])
+
+
 def test_a_place_without_the_extension_or_of_another_encoding_is_refused(
     drilled: Drilled, superuser_database: Callable[[str], str]
 ) -> None:
