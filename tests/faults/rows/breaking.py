@@ -190,7 +190,8 @@ def _cut(ground: Ground, field: Field, chance: random.Random, *, for_good: bool)
         proxy.for_good = for_good
         proxy.cut_after(chance.randint(1_000, 900_000))
         run = field.settles(_begin(field, chance.randint(1, 3)), seconds=300, workers=0)
-        yield Outcome(run, struck=not proxy.awaits_cut, must_fail=for_good, must_complete=not for_good)
+        # For good, it may still be the session of a helper, without whom the leader ends alone.
+        yield Outcome(run, struck=not proxy.awaits_cut, must_complete=not for_good)
 
 
 @contextmanager
