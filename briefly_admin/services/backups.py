@@ -155,11 +155,12 @@ class BackupService:
 
     def _sweep_orphans(self, actor: Actor) -> None:
         """What crashes left in the store; not while a run is led, whose backup may not be recorded yet."""
-        with self._database.begin() as connection:
-            if backups.anything_led(connection):
-                return
-            kept = backups.kept_ids(connection)
-        for backup_id in self._vault.sweep_orphans(kept):
+
+        def known() -> set[UUID] | None:
+            with self._database.begin() as connection:
+                return None if backups.anything_led(connection) else backups.kept_ids(connection)
+
+        for backup_id in self._vault.sweep_orphans(known):
             self._audit.record(actor, "backup.sweep", str(backup_id))
 
 

@@ -196,10 +196,11 @@ class Vault:
         """Have the store keep all of a backup at least so long from now, None for ever. Raises Unavailable."""
         self.store.keep(layout.prefix(backup_id), seconds)
 
-    def sweep_orphans(self, known_ids: Collection[UUID]) -> list[UUID]:
-        """Destroy what crashes left: backups without a manifest that are not among `known_ids`; their ids.
+    def sweep_orphans(self, known: Callable[[], Collection[UUID] | None]) -> list[UUID]:
+        """Destroy what crashes left: backups without a manifest that are not among the `known` ones; their ids.
 
-        `known_ids` must hold every backup being written just now. Raises BackupError where the listing does not end.
+        `known` is called once the store has been listed, and must give every backup that was begun by then, or None
+        where nobody can say: then all stay. Raises BackupError where the listing does not end.
         """
         whole: set[UUID] = set()
         found: set[UUID] = set()
@@ -208,7 +209,8 @@ class Vault:
                 found.add(backup_id)
                 if key == layout.manifest_key(backup_id):
                     whole.add(backup_id)
-        orphans = sorted(found - whole - set(known_ids))
+        kept = known()
+        orphans = [] if kept is None else sorted(found - whole - set(kept))
         for backup_id in orphans:
             self.destroy(backup_id)
         return orphans

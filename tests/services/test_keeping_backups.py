@@ -1,8 +1,9 @@
 """Backups: verified, pinned, expired with the key first, deleted, and rollbacks that are refused before anything."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -19,7 +20,9 @@ from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.engine import pipeline
 from briefly_admin.engine.context import RunContext
 from briefly_admin.services.views import BackupView
+from briefly_admin.vault.stores.directory import DirectoryStore
 from tests.services.conftest import Stage
+from tests.services.keeping import ONE, services_with
 
 
 @pytest.fixture
@@ -105,8 +108,6 @@ def test_only_an_admin_deletes_and_never_what_is_needed(stage: Stage, backup: Ba
 
 def test_what_a_crash_left_half_written_is_swept(stage: Stage, tmp_path: Path) -> None:
     def work(context: RunContext) -> Mapping[str, Any]:
-        from uuid import uuid4
-
         writer = context.vault.begin(uuid4())
         context.journal.backup_begun(writer.backup_id, "backup_1", writer.shred_key)
         context.vault.begin(uuid4())
@@ -123,6 +124,40 @@ def test_what_a_crash_left_half_written_is_swept(stage: Stage, tmp_path: Path) -
     assert _objects(tmp_path) == []
     with pytest.raises(NotFound):
         stage.services.backups.get(stage.vito, "backup_1")
+
+
+class Slow(DirectoryStore):
+    """A store that takes its time to list: `meanwhile` happens first."""
+
+    def __init__(self, root: Path, meanwhile: Callable[[], None]) -> None:
+        super().__init__(root)
+        self._meanwhile = meanwhile
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        if not prefix:
+            self._meanwhile()
+        return super().list(prefix)
+
+
+def test_a_backup_that_begins_while_the_store_is_listed_is_not_swept(stage: Stage, tmp_path: Path) -> None:
+    begun: list[UUID] = []
+
+    def work(context: RunContext) -> Mapping[str, Any]:
+        writer = context.vault.begin(uuid4())
+        context.journal.backup_begun(writer.backup_id, f"backup_{len(begun)}", writer.shred_key)
+        begun.append(writer.backup_id)
+        raise KeyboardInterrupt
+
+    def begin() -> None:
+        run = stage.services.runs.start(stage.olga, RunKind.BACKUP)
+        with pytest.raises(KeyboardInterrupt):
+            stage.lead(run, work)
+
+    with services_with(stage, {"one": ONE}, Slow(tmp_path / "backups", begin)) as services:
+        assert services.sweeping.purge() == 0
+    assert len(begun) == 1
+    assert [path.name for path in _objects(tmp_path)] == ["slots.json"]
+    assert "backup.sweep" not in stage.actions()
 
 
 def test_rollbacks_are_refused_before_anything_happens(stage: Stage, backup: BackupView) -> None:

@@ -253,7 +253,7 @@ def test_orphans_are_found_among_true_names_alone(forger: Forger, other: Sample)
     forger.store.listed = lambda prefix: (
         [*TRAVERSALS, SLOTS, layout.slots_key(orphan), layout.manifest_key(OTHER_ID)] if not prefix else TRAVERSALS
     )
-    assert forger.vault.sweep_orphans({BACKUP_ID}) == [orphan]
+    assert forger.vault.sweep_orphans(lambda: {BACKUP_ID}) == [orphan]
     assert set(forger.store.deleted) == {layout.slots_key(orphan), layout.manifest_key(orphan)}
     assert other.open().verify() == forger.sample.open().verify() == []
 
@@ -269,7 +269,7 @@ def test_a_listing_that_never_ends_is_given_up(forger: Forger, monkeypatch: pyte
     )  # fmt: skip
     for make in listings:
         forger.store.listed = _endlessly(make)
-        for act in (lambda: forger.vault.sweep_orphans([]), lambda: forger.vault.destroy(OTHER_ID)):
+        for act in (lambda: forger.vault.sweep_orphans(set), lambda: forger.vault.destroy(OTHER_ID)):
             with bounded(), pytest.raises(BackupError, match="lists more than 20000"):
                 act()
     assert forger.sample.open().verify() == []

@@ -199,7 +199,7 @@ def test_ten_rotations_killed_everywhere_and_every_state_opens(sample: Sample) -
         assert vault(sample, keys).slot_ids(BACKUP_ID) == (f"turn-{turn}",)
         assert opens(sample, {f"turn-{turn}": masters[f"turn-{turn}"]})
     assert kills > 100
-    assert Vault(sample.store, keys).sweep_orphans([]) == []
+    assert Vault(sample.store, keys).sweep_orphans(set) == []
 
 
 def test_slots_stay_below_what_a_reader_takes(sample: Sample) -> None:

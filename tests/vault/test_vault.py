@@ -305,8 +305,9 @@ def test_orphans_are_swept_and_nothing_else(sample: Sample) -> None:
     for backup_id in (orphan, running):
         write(sample.vault.begin(backup_id), 1, some_rows(1, 3))
     sample.store.put("notes/readme", [b"not ours"])
-    assert sample.vault.sweep_orphans({running}) == [orphan]
-    assert sample.vault.sweep_orphans({running}) == []
+    assert sample.vault.sweep_orphans(lambda: None) == []
+    assert sample.vault.sweep_orphans(lambda: {running}) == [orphan]
+    assert sample.vault.sweep_orphans(lambda: {running}) == []
     assert sample.open().verify() == []
     assert [name.split("/")[0] for name in files(sample.root) if str(BACKUP_ID) not in name] == [str(running)] * 2 + [
         "notes"
