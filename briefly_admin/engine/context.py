@@ -75,7 +75,9 @@ class Journal(Protocol):
         """
 
     def backup_objects(self, backup_id: UUID) -> Sequence[Mapping[str, Any]]:
-        """The `objects` that `backup_proven` stored; empty for a backup of an older version. Raises NotFound."""
+        """The `objects` that `backup_proven` stored; empty for a backup of an older version. Raises NotFound,
+        BackupExpired.
+        """
 
     def backup_verified(
         self, backup_id: UUID, level: str, *, damages: Sequence[str], rows: int, seconds: float, place: str

@@ -75,15 +75,26 @@ def require_store(context: RunContext, backup_id: UUID, damages: Sequence[Damage
             remedy="Look at BACKUP_STORE_URL and at the disk, then verify again; the backup was not marked as damaged.",
         )
     for damage in damages:
-        if damage.what == MISSING and damage.stream is not None:
+        if damage.what == MISSING:
             try:
-                store.size(layout.stream_key(backup_id, damage.stream))
+                store.size(_key_of(backup_id, damage))
             except NotFound:
                 continue
-            raise Unavailable(
-                f"Objects of the backup were missing ({damage.table}, stream {damage.stream}) and are there again.",
-                remedy="Look at the store's disk, and whether all workers have the same one; then verify again.",
-            )
+            raise _there_again(damage.table if damage.stream is None else f"{damage.table}, stream {damage.stream}")
+
+
+def _key_of(backup_id: UUID, damage: Damage) -> str:
+    """Of an object that is missing: a stream, or what stands beside them and is named so itself."""
+    if damage.stream is None:
+        return layout.prefix(backup_id) + damage.table
+    return layout.stream_key(backup_id, damage.stream)
+
+
+def _there_again(what: str) -> Unavailable:
+    return Unavailable(
+        f"Objects of the backup were missing ({what}) and are there again.",
+        remedy="Look at the store's disk, and whether all workers have the same one; then verify again.",
+    )
 
 
 def _content_found(context: RunContext, backup_id: UUID, part_bytes: int) -> tuple[int, int, list[Damage]]:
@@ -94,9 +105,20 @@ def _content_found(context: RunContext, backup_id: UUID, part_bytes: int) -> tup
     except BackupDamaged as error:
         _, size, damages = _compared(context, backup_id, part_bytes)
         if all(damage.stream is not None for damage in damages):
+            if isinstance(error.__cause__, NotFound) and _opens(context, backup_id, shred_key, sha256):
+                raise _there_again("its manifest, or slots.json") from error
             damages = [*(Damage("", None, None, text) for text in error.damages or (error.message,)), *damages]
         return 0, size, damages
     return manifest.rows, manifest.sealed_size, prove(context, manifest, sha256, proof_bytes=part_bytes)
+
+
+def _opens(context: RunContext, backup_id: UUID, shred_key: bytes, sha256: str) -> bool:
+    """Whether it can be opened now."""
+    try:
+        context.vault.open(backup_id, shred_key, sha256)
+    except BackupDamaged:
+        return False
+    return True
 
 
 def _objects_found(context: RunContext, backup_id: UUID, part_bytes: int) -> tuple[int, int, list[Damage]]:

@@ -178,12 +178,8 @@ class DatabaseJournal:
             connection.execute(update(tables.run).where(*mine).values(backup_id=None))
 
     def backup_objects(self, backup_id: UUID) -> Sequence[Mapping[str, Any]]:
-        """What the store should hold of the backup, as `backup_proven` was given it. Raises NotFound."""
-        with self._database.begin() as connection:
-            row = backups.get(connection, backup_id)
-        if row is None or row.manifest_sha256 is None:
-            raise NotFound("The app database knows no such backup.", remedy="`briefly-admin backup list` names them.")
-        return list(row.objects)
+        """What the store should hold of the backup, as `backup_proven` was given it. Raises NotFound, BackupExpired."""
+        return list(self._readable(backup_id).objects)
 
     def backup_verified(
         self, backup_id: UUID, level: str, *, damages: Sequence[str], rows: int, seconds: float, place: str
@@ -209,13 +205,18 @@ class DatabaseJournal:
 
     def backup_keys(self, backup_id: UUID) -> tuple[bytes, str]:
         """The backup's shred key and the SHA-256 of its sealed manifest. Raises NotFound, BackupExpired."""
+        row = self._readable(backup_id)
+        return row.shred_key, row.manifest_sha256
+
+    def _readable(self, backup_id: UUID) -> Row[Any]:
+        """A backup that was finished, and not shredded since: what the store lacks of that one is no damage."""
         with self._database.begin() as connection:
             row = backups.get(connection, backup_id)
         if row is None or row.manifest_sha256 is None:
             raise NotFound("The app database knows no such backup.", remedy="`briefly-admin backup list` names them.")
         if row.shred_key is None:
             raise BackupExpired(f"{row.name} was shredded: nobody can read it any more.", remedy="Use another backup.")
-        return row.shred_key, row.manifest_sha256
+        return row
 
     def writing_keys(self, backup_id: UUID) -> bytes:
         """The shred key of a backup that this run is writing. Raises NotFound, BackupExpired once it was given up."""

@@ -227,6 +227,28 @@ def test_what_was_missing_for_a_moment_is_no_damage(sealed: Backup, level: str) 
     assert sealed.recorded["state"] == "proven"
 
 
+class Blinking(DirectoryStore):
+    """A store that does not find one object, the first time."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        super().__init__(root)
+        self._lost = name
+
+    def open(self, key: str) -> BinaryIO:
+        if self._lost and key.endswith(self._lost):
+            self._lost = ""
+            raise NotFound(f"The store does not hold {key}.")
+        return super().open(key)
+
+
+@pytest.mark.parametrize("name", ["manifest.bma", "slots.json"])
+def test_a_manifest_that_was_missing_for_a_moment_is_no_damage(sealed: Backup, name: str) -> None:
+    for level in ("L0", "L1"):
+        with pytest.raises(Unavailable, match="there again"):
+            sealed.verify(level, vault=Vault(Blinking(sealed.root, name), KEYS))
+    assert (sealed.recorded["state"], "proofs" in sealed.recorded) == ("proven", False)
+
+
 class Refusing(DirectoryStore):
     """A store that answers nothing but errors."""
 
