@@ -37,6 +37,8 @@ def of_backups(kept: Sequence[BackupView], known: BackupFacts, now: datetime) ->
             yield Attention(f"{backup.name} is damaged", "backup", backup.name)
     if not known.drill_whole:
         yield Attention(f"The drill of {known.drilled_backup} failed", "backup", known.drilled_backup)
+    if known.newest is None and kept:
+        yield Attention("No proven backup is left", "backups", "")
     if known.newest is not None and now - known.newest > known.retention_hours * _HOUR:
         age = duration((now - known.newest).total_seconds())
         yield Attention(f"The newest proven backup is {age} old", "backups", "")

@@ -9,6 +9,7 @@ from uuid import UUID
 from briefly_admin.domain.errors import BrieflyError, Unavailable
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.engine import scratch
+from briefly_admin.engine.target import Target
 from briefly_admin.services.auditing import CLOCK, AuditService
 from briefly_admin.services.backups import BackupService
 from briefly_admin.services.config import Servers, ServiceConfig
@@ -80,15 +81,15 @@ class SweepService:
         """
         with self._database.begin() as connection:
             people.forget_sessions(connection, before=self._now() - _KEEP_SESSIONS)
-        with suppress(BrieflyError):  # a server that does not answer now is asked again in a minute
-            self._sweep_scratch()
+        for place in {self._servers.target, self._servers.drill_place}:
+            with suppress(BrieflyError):  # a server that does not answer now is asked again in a minute
+                self._sweep_scratch(place)
         return self._kept.purge()
 
-    def _sweep_scratch(self) -> None:
-        """What runs that are over have left in the target, and where drills restore to."""
-        for place in {self._servers.target, self._servers.drill_place}:
-            for run_id in scratch.sweep(place, self._over):
-                self._audit.record(CLOCK, "scratch.sweep", str(run_id), {"place": place.title})
+    def _sweep_scratch(self, place: Target) -> None:
+        """What runs that are over have left in the target, or where drills restore to."""
+        for run_id in scratch.sweep(place, self._over):
+            self._audit.record(CLOCK, "scratch.sweep", str(run_id), {"place": place.title})
 
     def _over(self, run_ids: Collection[UUID]) -> Mapping[UUID, int]:
         with self._database.begin() as connection:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -75,6 +76,20 @@ def test_a_store_that_does_not_answer_damages_nothing(stage: Stage, backup: Back
     assert run.state is RunState.FAILED
     assert run.error_code != "backup_damaged"
     assert stage.services.backups.get(stage.vito, backup.name).state == "proven"
+
+
+def test_a_look_that_goes_on_after_the_backup_expired_finds_no_damage(stage: Stage, backup: BackupView) -> None:
+    run = stage.services.runs.verify_backup(stage.olga, backup.name, level="L0")
+    stage.services.runs.cancel(stage.olga, run.id)
+    stage.services.backups.delete(stage.ana, backup.name)
+    with psycopg.connect(stage.app_url) as connection:
+        other = b"of another backup"
+        stage.servers.vault.store.put("notes/readme", [other])  # the store is there
+        connection.execute("UPDATE briefly_admin.run SET started_at = now()")
+    stage.services.runs.resume(stage.olga, run.id)
+    view = stage.lead(run, pipeline.lead)
+    assert (view.state, view.error_code) == (RunState.FAILED, "backup_expired")
+    assert [proof.whole for proof in stage.services.backups.get(stage.vito, backup.name).proofs] == [True]
 
 
 def test_who_may_look_and_at_what(stage: Stage, backup: BackupView) -> None:
@@ -155,6 +170,29 @@ def test_a_failed_drill_and_an_old_backup_need_attention(stage: Stage, backup: B
     checks = {check.name: check for check in stage.services.checks.run(stage.olga)}
     assert checks["newest_backup"].colour == "amber"
     assert checks["last_drill"].colour == "amber"
+
+
+def test_that_no_proven_backup_is_left_needs_attention(stage: Stage, backup: BackupView) -> None:
+    texts = [item.text for item in stage.services.overview.view(stage.vito).attention]
+    assert not any("proven backup" in text for text in texts)
+    stage.clock.move(hours=25)
+    assert stage.services.sweeping.purge() == 1
+    texts = [item.text for item in stage.services.overview.view(stage.vito).attention]
+    assert "No proven backup is left" in texts, texts
+
+
+def test_a_drill_database_that_is_lost_keeps_no_scratch_in_the_target(stage: Stage, target_database: str) -> None:
+    stage.services.sampledata.create(stage.ana)
+    run = stage.services.runs.start(stage.olga, RunKind.BACKUP)
+    stage.services.runs.cancel(stage.olga, run.id)
+    nowhere = [Target("postgresql://nobody@127.0.0.1:1/none") for _ in range(12)]
+    for lost in nowhere:  # whichever of the two comes first
+        with psycopg.connect(target_database) as connection:
+            scratch.create_scratch(connection, UUID(run.id), run.attempt)
+        servers = replace(stage.servers, drill_target=lost)
+        config = ServiceConfig(plan_name="unified", audit_key=b"k" * 32)
+        assemble(servers, config, engine=stage.engine, assist=stage.engine.help, now=stage.clock).sweeping.purge()
+        assert scratch_schemas(target_database) == []
 
 
 def test_production_asks_for_an_escrow_file(stage: Stage, backup: BackupView) -> None:
