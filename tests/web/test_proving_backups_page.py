@@ -280,7 +280,7 @@ def test_many_backups_stand_on_one_page(client_as: ClientAs, backup: BackupView,
 def test_the_log_tells_what_happened_to_it(app: Flask, client_as: ClientAs, backup: BackupView) -> None:
     services_of(app).backups.pin(SETUP, backup.name)
     text = look(client_as("viewer"), f"/backups/{backup.name}").one("section", id="log").text
-    assert "pin by setup" in text
+    assert "Pinned by setup" in text
     assert "The phase backup" in text
 
 
