@@ -83,9 +83,9 @@ def titles(tables: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
 
 
 def label(schema: str, name: str) -> str:
-    """`schema.name`, for messages; a part with a dot or a quote in it stands in quotes: no two tables share one."""
+    """`schema.name`, for messages; what has a dot in it or begins with a quote is quoted: no two tables share one."""
     return ".".join(
-        '"' + part.replace('"', '""') + '"' if "." in part or '"' in part else part for part in (schema, name)
+        '"' + part.replace('"', '""') + '"' if "." in part or part.startswith('"') else part for part in (schema, name)
     )
 
 

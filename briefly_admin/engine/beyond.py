@@ -7,6 +7,7 @@ from typing import Final
 import psycopg
 
 from briefly_admin.domain.errors import InvalidRequest, Refused, Unavailable
+from briefly_admin.domain.manifest import label
 from briefly_admin.engine.target import Connection, safe_message
 from briefly_admin.plans.base import Plan
 
@@ -48,6 +49,11 @@ class Beyond:
     why_not: str = ""
     """Why it cannot be backed up whole, or ''."""
 
+    @property
+    def label(self) -> str:
+        """A text that `checked` takes, for no other table; see `domain.manifest.label`."""
+        return label(self.schema, self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class _Relation:
@@ -59,7 +65,7 @@ class _Relation:
     @property
     def texts(self) -> set[str]:
         """What people may call it."""
-        return {f"{self.table.schema}.{self.table.name}", self.quoted}
+        return {f"{self.table.schema}.{self.table.name}", self.quoted, self.table.label}
 
 
 def tables_beyond(connection: Connection, plan: Plan) -> tuple[Beyond, ...]:

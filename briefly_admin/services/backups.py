@@ -73,7 +73,7 @@ class BackupService:
         require(actor, Permission.BACK_UP)
         with self._target.session() as connection:
             found = tables_beyond(connection, self._plan)
-        return tuple(BeyondView(f"{t.schema}.{t.name}", t.rows, t.bytes, t.why_not) for t in found)
+        return tuple(BeyondView(t.label, t.rows, t.bytes, t.why_not) for t in found)
 
     def pin(self, actor: Actor, reference: str) -> BackupView:
         """Keep it beyond its time. Raises Refused where it has expired."""

@@ -65,6 +65,12 @@ def test_ordinary_tables_are_listed_and_nothing_of_ours_or_the_systems(target: T
     assert 100_000 < invoices.bytes < 1_000_000
 
 
+def test_what_a_table_is_called_names_it_alone(target: Target) -> None:
+    with target.session() as connection:
+        called = [table.label for table in tables_beyond(connection, PLAN)]
+        assert checked(connection, PLAN, called) == ORDINARY
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
