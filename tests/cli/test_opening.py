@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from briefly_admin.cli import main
+from briefly_admin.cli import main, opening
 from briefly_admin.cli.up import CHECKOUT
 from briefly_admin.vault.escrow import Escrow
 from briefly_admin.vault.vault import Vault
@@ -243,6 +243,18 @@ def test_damage_is_listed_and_whole_tables_are_there(
     assert answer.code == 5
     (told,) = answer.lines
     assert (told["whole"], len(told["damages"]), len(told["tables"])) == (False, 2, 1)
+
+
+def test_nohup_is_heeded() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with opening._interruptible():
+            signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
