@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from psycopg import Copy, generators, sql
-from psycopg.abc import Buffer
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
@@ -39,12 +38,13 @@ class CopyOut:
     def _blocks(self, copy: Copy) -> Iterator[bytes]:
         """The server sends a row a message; asking psycopg for each would cost as much as all the rest."""
         take = self._connection.pgconn.get_copy_data
-        gathered: list[Buffer] = []
+        gathered: list[bytes] = []
         size = 0
         for row in copy:
             length = len(row)
             while length > 0:
-                gathered.append(row)
+                # A copy of Python's own: what libpq allocates is dear to free when thousands of rows are kept.
+                gathered.append(bytes(row))
                 size += length
                 if size >= BLOCK_BYTES:
                     yield b"".join(gathered)
