@@ -9,6 +9,7 @@ from briefly_admin.engine.target import Target
 from briefly_admin.jobs.queue import RqQueue
 from briefly_admin.plans import plan
 from briefly_admin.services import Servers, ServiceConfig, Services, assemble
+from briefly_admin.services.backups import SPARE
 from briefly_admin.settings import Settings
 from briefly_admin.store.database import Database
 from briefly_admin.vault.keys import MasterKeys
@@ -32,7 +33,7 @@ def build(settings: Settings, *, queue: Queue | None = None) -> Services:
             open_store(
                 settings.backup_store_url,
                 redis_max_bytes=settings.backup_redis_max_mb * _MEGABYTE,
-                lifetime=retention.total_seconds(),
+                lifetime=(retention + SPARE).total_seconds(),
             ),
             MasterKeys(dict(settings.backup_keys)),
         ),

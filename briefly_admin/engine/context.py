@@ -80,10 +80,12 @@ class Journal(Protocol):
         """
 
     def backup_verified(
-        self, backup_id: UUID, level: str, *, damages: Sequence[str], rows: int, seconds: float, place: str
-    ) -> None:
+        self, backup_id: UUID, level: str, *, damages: Sequence[str], rows: int, seconds: float, place: str,
+        broken: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         """A verification of that level (L0, L1, L2) came to its end at that place; the backup is damaged where
-        `damages` is not empty.
+        `damages` is not empty. `broken`: what fails although every row is as it was backed up; that says nothing of
+        the backup's bytes, and it stays what it was.
         """
 
     def backup_failed(self, backup_id: UUID) -> None:

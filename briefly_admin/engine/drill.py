@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from briefly_admin.domain.checks import Colour, worst
-from briefly_admin.domain.errors import BackupDamaged
+from briefly_admin.domain.errors import BackupDamaged, VerificationFailed
 from briefly_admin.domain.manifest import Manifest, TableManifest
 from briefly_admin.domain.partitions import PartitionView
 from briefly_admin.domain.progress import Progress
@@ -25,6 +25,17 @@ from briefly_admin.engine.retry import patiently
 from briefly_admin.vault.vault import BackupReader
 
 _LEVEL = "L2"
+
+
+class _BrokenKeys(VerificationFailed):
+    """Every row is as it was backed up, and breaks a foreign key that was valid: no damage of the backup's bytes."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__(
+            f"The rows are those that were backed up, but they break a foreign key: {keys[0]}.",
+            remedy="Look for such rows in the database itself; a rollback to this backup brings them back.",
+        )
+        self.keys = tuple(keys)
 
 
 def preflight(context: RunContext) -> dict[str, Any]:
@@ -96,16 +107,19 @@ def verify(context: RunContext) -> dict[str, Any]:
 
 @contextmanager
 def _judged(context: RunContext) -> Iterator[None]:
-    """Damage that is met goes into the journal, unless it is the store that is gone."""
+    """What is met goes into the journal: damage, unless it is the store that is gone; and keys that do not hold."""
     began = context.monotonic()
     try:
         yield
-    except BackupDamaged as error:
+    except (BackupDamaged, _BrokenKeys) as error:
         backup_id = UUID(str(context.options["backup_id"]))
-        verification.require_store(context, backup_id)
+        damages: Sequence[str] = ()
+        if isinstance(error, BackupDamaged):
+            verification.require_store(context, backup_id)
+            damages = error.damages or (error.message,)
         context.journal.backup_verified(
-            backup_id, _LEVEL, damages=error.damages or (error.message,), rows=0,
-            seconds=round(context.monotonic() - began, 3), place=context.target.title,
+            backup_id, _LEVEL, damages=damages, rows=0, seconds=round(context.monotonic() - began, 3),
+            place=context.target.title, broken=error.keys if isinstance(error, _BrokenKeys) else (),
         )  # fmt: skip
         raise
 
@@ -146,7 +160,7 @@ def _standing(context: RunContext, manifest: Manifest) -> tuple[str, dict[str, f
 
 
 def _examined(context: RunContext, reader: BackupReader) -> tuple[list[dict[str, Any]], list[TriedKey]]:
-    """The tables and the foreign keys of the report. Raises BackupDamaged with all damage."""
+    """The tables and the foreign keys of the report. Raises BackupDamaged with all damage, _BrokenKeys."""
     manifest = reader.manifest
     standing = _standing(context, manifest)
     for _ in range(staging.CRASHES):
@@ -164,9 +178,13 @@ def _examined(context: RunContext, reader: BackupReader) -> tuple[list[dict[str,
     for key in keys:
         if key.remark and not key.damage:
             context.journal.log("warning", f"{key.table}, foreign key {key.name}: {key.remark}.", Phase.VERIFY)
-    damages = [*_damages(views), *(key.damage for key in keys if key.damage)]
+    damages, broken = _damages(views), [key.damage for key in keys if key.damage]
     if damages:
-        raise verification.damaged(context, Phase.VERIFY, damages)
+        raise verification.damaged(context, Phase.VERIFY, [*damages, *broken])
+    if broken:
+        for text in broken:
+            context.journal.log("error", f"{text}.", Phase.VERIFY)
+        raise _BrokenKeys(broken)
     seconds = _seconds(views, loaded)
     tables = manifest.by_title.items()
     return [_line(title, table, seconds) | {"equal": True} for title, table in tables], keys

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from briefly_admin.domain.audit import AuditEvent
-from briefly_admin.domain.errors import Refused, Unavailable
+from briefly_admin.domain.errors import BrieflyError, Refused, Unavailable
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine.beyond import tables_beyond
@@ -19,7 +19,7 @@ from briefly_admin.store import audit, backups, details
 from briefly_admin.store.database import Connection, Row
 
 _HELD: Final = ("proven", "damaged")
-_SPARE: Final = timedelta(hours=6)
+SPARE: Final = timedelta(hours=6)
 """Longer than a backup's time: the longest run that may still need it, and a clock that stood still."""
 _LINES: Final = 200
 _UNTOLD: Final = frozenset({"run", "manifest_sha256"})
@@ -121,11 +121,14 @@ class BackupService:
 
     def purge_expired(self, actor: Actor) -> int:
         """Delete all backups whose time is over, and what half-written ones left; how many expired."""
-        require(actor, Permission.DELETE_BACKUP)
         return self.purge(actor)
 
     def purge(self, actor: Actor = CLOCK) -> int:
-        """As `purge_expired`, for the clock. The keys go first, each in a transaction of its own."""
+        """As `purge_expired`, for the clock. The keys go first, each in a transaction of its own.
+
+        What one backup's destruction meets keeps no other from its own; the first such error is raised at the end.
+        """
+        require(actor, Permission.DELETE_BACKUP)
         with self._database.begin() as connection:
             due = backups.expired(connection, self._now())
         count = 0
@@ -141,17 +144,24 @@ class BackupService:
         return count
 
     def _destroy(self, backup_ids: Sequence[UUID]) -> None:
+        errors: list[BrieflyError] = []
         for backup_id in backup_ids:
-            self._vault.destroy(backup_id)
+            try:
+                self._vault.destroy(backup_id)
+            except BrieflyError as error:
+                errors.append(error)
+                continue
             with self._database.begin() as connection:
                 backups.purged(connection, backup_id)
+        if errors:
+            raise errors[0]
 
     def _keep(self, views: Iterable[BackupView]) -> None:
         """Tell the store for how long: one that forgets by itself must not do so before we do."""
         for view in views:
             if view.state in _HELD:
-                ends = None if view.pinned or view.expires_at is None else view.expires_at - self._now() + _SPARE
-                self._vault.keep(UUID(view.id), None if ends is None else max(ends, _SPARE).total_seconds())
+                ends = None if view.pinned or view.expires_at is None else view.expires_at - self._now() + SPARE
+                self._vault.keep(UUID(view.id), None if ends is None else max(ends, SPARE).total_seconds())
 
     def _sweep_orphans(self, actor: Actor) -> None:
         """What crashes left in the store; not while a run is led, whose backup may not be recorded yet."""

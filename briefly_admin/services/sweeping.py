@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from briefly_admin.domain.errors import BrieflyError, Unavailable
+from briefly_admin.domain.errors import BrieflyError, Busy, Unavailable
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.engine import scratch
 from briefly_admin.engine.target import Target
@@ -108,7 +108,10 @@ class SweepService:
             newest = backups.newest_proven(connection)
         if newest is None or (last is not None and self._now() - last.created_at < every):
             return None
-        return self._runs.drill(CLOCK, newest.name).id
+        try:
+            return self._runs.drill(CLOCK, newest.name).id
+        except Busy:  # the last one takes longer than that
+            return None
 
     @contextmanager
     def try_lead_clock(self) -> Iterator[bool]:

@@ -182,16 +182,20 @@ class DatabaseJournal:
         return list(self._readable(backup_id).objects)
 
     def backup_verified(
-        self, backup_id: UUID, level: str, *, damages: Sequence[str], rows: int, seconds: float, place: str
-    ) -> None:
-        """Somebody looked at the backup (L0, L1; L2 is the drill, at `place`): it is damaged, or proven anew."""
+        self, backup_id: UUID, level: str, *, damages: Sequence[str], rows: int, seconds: float, place: str,
+        broken: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """Somebody looked at the backup (L0, L1; L2 is the drill, at `place`): it is damaged, or proven anew.
+
+        `broken`: what fails although every row is as it was backed up; then it stays what it was.
+        """
         values: dict[str, Any] = {}
         if damages:
             values = {"state": "damaged", "damage": [storable(each) for each in damages[:_MOST_DAMAGE]]}
-        elif level != "L0":
+        elif level != "L0" and not broken:
             values = {"state": "proven", "damage": [], "proven_at": func.now(), "proven_level": level}
-        proof = {"level": level, "whole": not damages, "damages": len(damages), "rows": rows, "seconds": seconds,
-                 "place": place}  # fmt: skip
+        proof = {"level": level, "whole": not (damages or broken), "damages": len(damages) + len(broken), "rows": rows,
+                 "seconds": seconds, "place": place}  # fmt: skip
         with self._fenced() as (connection, run):
             found = backups.get(connection, backup_id)
             if found is None:
@@ -199,7 +203,7 @@ class DatabaseJournal:
             if values:
                 backups.set_values(connection, backup_id, states=("proven", "damaged"), **values)
             backups.add_proof(connection, backup_id, run, proof)
-            facts = {"level": level, "damages": len(damages), "place": place, "run": str(self._run_id)}
+            facts = {"level": level, "damages": proof["damages"], "place": place, "run": str(self._run_id)}
             action = "backup.drill" if level == "L2" else "backup.verify"
             self._record(connection, action, found.name, facts)
 

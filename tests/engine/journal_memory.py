@@ -110,12 +110,13 @@ class MemoryJournal:
         return list(self._backup(backup_id).get("objects", ()))
 
     def backup_verified(
-        self, backup_id: UUID, level: str, *, damages: Sequence[str], rows: int, seconds: float, place: str
-    ) -> None:
+        self, backup_id: UUID, level: str, *, damages: Sequence[str], rows: int, seconds: float, place: str,
+        broken: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self._write()
         backup = self._backup(backup_id)
         backup["state"] = "damaged" if damages else "proven"
-        proof = {"level": level, "damages": list(damages), "rows": rows, "seconds": seconds, "place": place}
+        proof = {"level": level, "damages": [*damages, *broken], "rows": rows, "seconds": seconds, "place": place}
         backup.setdefault("proofs", []).append(proof)
 
     def backup_failed(self, backup_id: UUID) -> None:
