@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -104,3 +105,15 @@ def test_a_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert "room" in raised.value.remedy
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_directory_that_is_taken_away_while_an_object_is_written_is_no_missing_object(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+
+    def slow() -> Iterator[bytes]:
+        yield b"one"
+        (tmp_path / "store").rename(tmp_path / "elsewhere")
+        yield b"two"
+
+    with pytest.raises(Unavailable, match="lost a while it was being written"):
+        store.put("a", slow())

@@ -45,7 +45,10 @@ class DirectoryStore:
                     size += _write(descriptor, chunk)
             with self._failures(key):
                 os.fsync(descriptor)
-                self._link(partial, target, key)
+                try:
+                    self._link(partial, target, key)
+                except FileNotFoundError as error:  # a new object that is not found would be nobody's fault
+                    raise _gone(key) from error
         return size
 
     def replace(self, key: str, data: bytes) -> None:
@@ -217,6 +220,13 @@ def _sync(folder: Path) -> None:
 def _raise_unless_absent(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
+
+
+def _gone(key: str) -> Unavailable:
+    return Unavailable(
+        f"The backup store lost {key} while it was being written: its directory was taken away.",
+        remedy="Look at BACKUP_STORE_URL and its disk, then try again.",
+    )
 
 
 def _unavailable(key: str, error: OSError) -> Unavailable:
