@@ -128,7 +128,7 @@ def test_production_misses_nothing_silently(home: Path, name: str) -> None:
         ("BASE_URL", "https://example.com/?a=hidden"),
         ("NEXTAUTH_URL", "ftp://example.com"),
         ("NEXTAUTH_URL", "http://[::1"),
-        ("BACKUP_STORE_URL", "s3://bucket/prefix"),
+        ("BACKUP_STORE_URL", "ftp://host/prefix"),
         ("BACKUP_STORE_URL", "file:relative"),
         ("BACKUP_STORE_URL", "file://host/dir"),
         ("BACKUP_STORE_URL", "file:///a%00b"),

@@ -44,7 +44,7 @@ NO_RUN: list[tuple[str, ...]] = [
 ]  # fmt: skip
 NO_BACKUP: list[tuple[str, ...]] = [
     ("backup", "verify", "x"), ("backup", "pin", ""), ("backup", "purge", "", "--yes"), ("rollback", "x", "--confirm"),
-    ("rollback", "x", "--preview"), ("backup", "drill", "x"), ("backup", "show", "x"),
+    ("rollback", "x", "--preview"), ("backup", "drill", "x"),
 ]  # fmt: skip
 
 

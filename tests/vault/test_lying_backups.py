@@ -261,7 +261,7 @@ def test_names_that_look_like_others_keep_their_tables_apart(forger: Forger) -> 
         data["tables"].insert(1, two | {"schema": "z"})
 
     forger.manifest(lie(forger, rename))
-    assert [table.label for table in forger.open().manifest.by_title.values()] == ["public.x.y", "z.y", "x.y"]
+    assert [table.label for table in forger.open().manifest.by_title.values()] == ['public."x.y"', "z.y", "x.y"]
 
 
 # Versions
