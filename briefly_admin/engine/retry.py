@@ -126,9 +126,11 @@ class Patience:
         if self._tries > config.max_retries:
             kind = Unavailable if isinstance(error, Unavailable) or lost_connection(error) else RunFailed
             times = f"{self._tries} times in a row" if self._tries > 1 else "and may not be tried again"
+            known = error.remedy if isinstance(error, BrieflyError) else ""
+            cure = known or "See what holds the target database."
             raise kind(
                 f"{self._what} failed {times}; the last failure: {describe(error)}.",
-                remedy="See what holds the target database, then resume the run: it goes on at the last batch.",
+                remedy=f"{cure} Then resume the run: it goes on at the last batch.",
             ) from None
         wait = backoff(self._tries, config.retry_delay, self._context.random)
         told = f"{self._what} failed ({describe(error)}); try {self._tries} of {config.max_retries} in {wait:.1f} s."

@@ -105,6 +105,17 @@ def test_gives_up_after_max_retries_and_counts_anew_after_a_success(target_datab
     assert said[2] == ("", "")
 
 
+def test_what_cures_the_last_failure_is_told(target_database: str) -> None:
+    context = Bench(target_database).context(max_retries=0)
+    patience = Patience(context, "The phase verify", lambda _text, _until="": None)
+    with pytest.raises(Unavailable) as caught:
+        patience.failed(Unavailable("The backup store holds nothing at all.", remedy="Look at BACKUP_STORE_URL."))
+    assert caught.value.remedy == "Look at BACKUP_STORE_URL. Then resume the run: it goes on at the last batch."
+    with pytest.raises(Unavailable) as caught:
+        patience.failed(psycopg.OperationalError("gone"))
+    assert caught.value.remedy.startswith("See what holds the target database. Then resume")
+
+
 def test_conflicts_in_a_row_beyond_max_retries_fail_the_run(target_database: str) -> None:
     context = Bench(target_database).context(max_retries=2, sleep=lambda _: None)
     patience = Patience(context, "A batch of t", lambda _text, _until="": None)
