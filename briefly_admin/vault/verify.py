@@ -312,7 +312,7 @@ class _StreamCheck:
             for _ in chunks:  # the chunks behind it are still opened
                 pass
             if not self._faults:
-                self._faults = [self._damage(what) for what in error.damages]
+                self._faults = [self._damage(what.removeprefix(f"{self._name}: ")) for what in error.damages]
 
     def _good_chunks(self, file: _Hashing) -> Iterator[bytes]:
         """The chunks before the first damaged one; the others are opened and listed, not given."""
