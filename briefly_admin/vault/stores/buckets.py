@@ -44,6 +44,8 @@ _UPLOADS: Final = 3
 _PIECE: Final = 4 << 20
 _PROBE: Final = "briefly-probe"
 _TRIES: Final = 5
+_LOOKS: Final = 20
+"""At an object that is replaced all the time, between asking what it is and reading it."""
 _SAYS: Final = (
     ("InvalidPath", "it holds an object whose name is none of ours, such as '..' or '//'"),
     ("latest/api/token", "there are no credentials for it"),
@@ -128,7 +130,7 @@ class BucketStore:
     def open(self, key: str) -> BinaryIO:
         """A stream over the object as it is now, in pieces of 4 MiB. Raises NotFound."""
         require_key(key)
-        for _ in range(_TRIES):
+        for _ in range(_LOOKS):
             meta = self._meta(key)
             if meta is None:
                 raise absent(key)
