@@ -169,7 +169,9 @@ def _json(view: BackupView) -> dict[str, object]:
 
 
 def _levels(view: BackupView) -> str:
-    """The levels proven, such as 'L1 L2'; a look that found damage counts for nothing."""
+    """The levels proven, such as 'L1 L2'; a look that found damage counts for nothing, nor does what damage undid."""
+    if view.state == "damaged":
+        return "–"
     found = {proof.level for proof in view.proofs if proof.whole} | ({view.proven_level} - {""})
     return " ".join(sorted(found)) or "–"
 

@@ -120,7 +120,9 @@ def test_damaged_backup_is_exit_5_and_nothing_is_restored(
     assert text.code == 5
     assert last["damages"][0] in text.out
     assert command("rollback", damaged, "--confirm").code == 5
-    assert column_of(command("backup", "list").out, 1) == ["damaged"]
+    listed = command("backup", "list").out
+    assert column_of(listed, 1) == ["damaged"]
+    assert "L1" not in listed.split(), "what damage undid proves nothing"
     (shown,) = json.loads(command("backup", "list", "--json").out)
     assert (shown["damage"], shown["restorable"]) == (last["damages"], False)
 
