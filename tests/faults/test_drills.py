@@ -9,7 +9,7 @@ from tests.faults.rows import drills
 from tests.faults.test_rows import says
 
 
-@pytest.mark.parametrize("seed", [4, 7, 1], ids=["killed", "killed and damaged", "given up"])
+@pytest.mark.parametrize("seed", [7, 1], ids=["killed and damaged", "given up"])
 def test_a_killed_drill(ground: Ground, seed: int) -> None:
     facts = drills.trial(ground, seed)
     assert facts["damaged"] == (seed == 7)
