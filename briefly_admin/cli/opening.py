@@ -2,12 +2,16 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 from briefly_admin.cli.printing import as_json, counted, one_line, print_json
 from briefly_admin.cli.session import session
@@ -101,7 +105,12 @@ def _write(opened: _Opened, directory: Path, form: str, tables: tuple[str, ...],
     damages: tuple[str, ...] = ()
     whole = False
     try:
-        export(opened.reader, directory, form, tables or None, finished=finished)
+        with _bars(shown=not as_json) as bars:
+            task = bars.add_task(opened.name)
+            export(
+                opened.reader, directory, form, tables or None, finished=finished,
+                progress=lambda done, total: bars.update(task, completed=done, total=total),
+            )  # fmt: skip
         whole = True
     except BackupDamaged as error:
         damages = error.damages
@@ -117,6 +126,13 @@ def _write(opened: _Opened, directory: Path, form: str, tables: tuple[str, ...],
     if not as_json:
         size = f"{counted(sum(t.rows for t in written), 'row')} in {counted(len(written), 'table')}"
         click.echo(one_line(f"{opened.name} is in {directory}: {size}; tables.sql loads them."))
+
+
+def _bars(*, shown: bool) -> Bars:
+    """A bar on a terminal, gone at the end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    hidden = not (shown and sys.stderr.isatty())
+    return Bars(*columns, console=Console(stderr=True), transient=True, disable=hidden)
 
 
 def _tell(table: ExportedTable) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from briefly_admin.domain.checks import Colour, worst
 from briefly_admin.domain.errors import BackupDamaged, VerificationFailed
 from briefly_admin.domain.manifest import Manifest, TableManifest
 from briefly_admin.domain.partitions import PartitionView
@@ -18,7 +17,7 @@ from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import scratch, staging, verification
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.loading import all_loaded
-from briefly_admin.engine.preflight import refuse_red
+from briefly_admin.engine.preflight import concluded
 from briefly_admin.engine.preflight.drilling import check_place
 from briefly_admin.engine.references import TriedKey, try_keys
 from briefly_admin.engine.retry import patiently
@@ -47,17 +46,7 @@ def preflight(context: RunContext) -> dict[str, Any]:
     context.report(Progress(Phase.PREFLIGHT))
     with _judged(context):
         manifest = staging.open_backup(context).manifest
-    checks = check_place(context.target, manifest)
-    for check in checks:
-        if check.colour is not Colour.GREEN:
-            level = "error" if check.colour is Colour.RED else "warning"
-            context.journal.log(level, f"{check.title}: {check.found} {check.remedy}".strip(), Phase.PREFLIGHT)
-    refuse_red(checks)
-    return {
-        "colour": worst(checks),
-        "amber": sum(check.colour is Colour.AMBER for check in checks),
-        "checks": [check.to_json() for check in checks],
-    }
+    return concluded(context, check_place(context.target, manifest))
 
 
 def stage(context: RunContext) -> dict[str, Any]:

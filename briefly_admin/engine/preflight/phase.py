@@ -64,12 +64,16 @@ def run(context: RunContext) -> dict[str, Any]:
         key_sizes={name: len(key) for name, key in context.vault.keys.items()},
         now=context.now,
     )
-    checks = _patiently_checked(context, inputs)
+    return concluded(context, _patiently_checked(context, inputs))
+
+
+def concluded(context: RunContext, checks: list[Check]) -> dict[str, Any]:
+    """Tells the log what is not green; the phase's result `{colour, checks, amber}`. Raises PreflightFailed."""
     for check in checks:
         if check.colour is not Colour.GREEN:
             level = "error" if check.colour is Colour.RED else "warning"
             context.journal.log(level, f"{check.title}: {check.found} {check.remedy}".strip(), Phase.PREFLIGHT)
-    refuse_red(checks)
+    _refuse_red(checks)
     return {
         "colour": worst(checks),
         "amber": sum(check.colour is Colour.AMBER for check in checks),
@@ -90,7 +94,7 @@ def _patiently_checked(context: RunContext, inputs: PreflightInputs) -> list[Che
     return check_all(inputs)
 
 
-def refuse_red(checks: list[Check]) -> None:
+def _refuse_red(checks: list[Check]) -> None:
     """Raises PreflightFailed where a check is red."""
     reds = [check for check in checks if check.colour is Colour.RED]
     if reds:
