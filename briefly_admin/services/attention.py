@@ -15,9 +15,9 @@ _EXPIRES_SOON: Final = timedelta(hours=4)
 _HOUR: Final = timedelta(hours=1)
 
 
-def backup_facts(connection: Connection, config: ServiceConfig) -> BackupFacts:
-    """What checklist and overview go by."""
-    newest, drill = backups.newest_proven(connection), backups.last_drill(connection)
+def backup_facts(connection: Connection, config: ServiceConfig, target_title: str) -> BackupFacts:
+    """What checklist and overview go by: backups of another target are none of this one's."""
+    newest, drill = backups.newest_proven(connection, target_title), backups.last_drill(connection)
     return BackupFacts(
         newest=newest.completed_at if newest else None,
         escrowed=newest is not None and newest.escrowed_at is not None,

@@ -52,7 +52,7 @@ class CheckService:
         servers, config = self._servers, self._config
         with servers.database.begin() as connection:
             holder = next((row for row in runs.active(connection) if row.kind in EXCLUSIVE_KINDS), None)
-            facts = backup_facts(connection, config)
+            facts = backup_facts(connection, config, servers.target.title)
         inputs = PreflightInputs(
             plan=servers.plan,
             target=servers.target,

@@ -43,7 +43,7 @@ class OverviewService:
             kept = self._reader.backups(connection, backups.newest(connection, limit=_RECENT))
             quarantined = details.open_quarantine(connection)
             numbers = backups.run_numbers(connection, list(quarantined))
-            facts = backup_facts(connection, self._config)
+            facts = backup_facts(connection, self._config, self._servers.target.title)
         cached = self._checks.cached(actor)
         checks = cached[1] if cached else ()
         listed = [

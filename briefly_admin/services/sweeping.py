@@ -105,7 +105,7 @@ class SweepService:
             return None
         with self._database.begin() as connection:
             last = runs.newest_of_kind(connection, RunKind.DRILL)
-            newest = backups.newest_proven(connection)
+            newest = backups.newest_proven(connection, self._servers.target.title)
         if newest is None or (last is not None and self._now() - last.created_at < every):
             return None
         try:

@@ -77,11 +77,9 @@ def proofs(connection: Connection, backup_ids: Collection[UUID]) -> dict[UUID, l
     return found
 
 
-def newest_proven(connection: Connection, target_id: str | None = None) -> Row[Any] | None:
-    """The newest backup that is proven, of the target if one is named."""
-    statement = select(tables.backup).where(_BACKUP.state == "proven")
-    if target_id is not None:
-        statement = statement.where(_BACKUP.target_id == target_id)
+def newest_proven(connection: Connection, target_title: str) -> Row[Any] | None:
+    """The newest backup of the target that is proven; by its title, since a target need not answer to be asked about."""
+    statement = select(tables.backup).where(_BACKUP.state == "proven", _BACKUP.target_title == target_title)
     return connection.execute(statement.order_by(_BACKUP.created_at.desc()).limit(1)).one_or_none()
 
 

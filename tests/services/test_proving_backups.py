@@ -256,3 +256,11 @@ def test_what_a_killed_drill_left_is_swept_once_its_run_is_over(
     stage.services.sweeping.purge()
     assert scratch_schemas(target_database) == ["briefly_scratch_00000000000000000000000000000001_1"], "whose it is?"
     assert "scratch.sweep" in stage.actions()
+
+
+def test_a_backup_of_another_database_is_not_at_hand(stage: Stage, backup: BackupView) -> None:
+    with psycopg.connect(stage.app_url) as connection:
+        connection.execute("UPDATE briefly_admin.backup SET target_title = 'elsewhere/other'")
+    checks = {check.name: check for check in stage.services.checks.run(stage.olga)}
+    assert checks["newest_backup"].found == "There is none yet."
+    assert with_config(stage, drill_every=timedelta(hours=12)).sweeping.drill_if_due() is None
