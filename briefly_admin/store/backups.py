@@ -78,7 +78,7 @@ def proofs(connection: Connection, backup_ids: Collection[UUID]) -> dict[UUID, l
 
 
 def newest_proven(connection: Connection, target_title: str) -> Row[Any] | None:
-    """The newest backup of the target that is proven; by its title, since a target need not answer to be asked about."""
+    """The newest proven backup of the target; by its title, since a target need not answer to be asked about."""
     statement = select(tables.backup).where(_BACKUP.state == "proven", _BACKUP.target_title == target_title)
     return connection.execute(statement.order_by(_BACKUP.created_at.desc()).limit(1)).one_or_none()
 
