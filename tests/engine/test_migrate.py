@@ -39,12 +39,12 @@ def test_result_equals_the_oracle_whatever_the_batch_size(target_database: str, 
 def test_killed_backends_cost_nothing(
     target_database: str, superuser_database: Callable[[str], str], seed: int
 ) -> None:
-    before = fill(target_database, seed, chunks=600)
+    before = fill(target_database, seed, chunks=1200)
     bench, stop, chance, kills = Bench(target_database, seed=seed), threading.Event(), random.Random(seed), [0]
 
     def kill() -> None:
         with psycopg.connect(superuser_database(target_database), autocommit=True) as connection:
-            while not stop.wait(chance.uniform(0.01, 0.06)):
+            while not stop.wait(chance.uniform(0.005, 0.04)):
                 kills[0] += connection.execute(
                     "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity a WHERE EXISTS (SELECT FROM "
                     "briefly_migration.checkpoint c WHERE c.backend_pid = a.pid AND c.backend_start = a.backend_start)"
@@ -62,7 +62,7 @@ def test_killed_backends_cost_nothing(
         lead.release()
     assert kills[0] > 3
     assert same(contents(target_database), oracle(before))
-    assert (result["looked"], result["changed"]) == (700, changed_rows(before))
+    assert (result["looked"], result["changed"]) == (1300, changed_rows(before))
 
 
 def stopping_after(batches: int) -> Callable[[], str | None]:
