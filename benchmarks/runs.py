@@ -19,7 +19,7 @@ _MIGRATION: Mapping[str, Any] = {
     "expectQuiet": False,
 }
 _ALONE: Mapping[str, Any] = {"validateData": False, "createBackup": False}
-_LOOK_EVERY = 0.2
+_LOOK_EVERY = 0.5
 
 
 @dataclass(frozen=True)

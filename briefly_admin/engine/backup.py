@@ -18,7 +18,7 @@ from briefly_admin.domain.partitions import Claimed, Count, Partition, Partition
 from briefly_admin.domain.progress import Meter, Progress, TableProgress
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.copying import CopyOut
+from briefly_admin.engine.copying import CopyOut, widen
 from briefly_admin.engine.planned import planned_changes
 from briefly_admin.engine.proving import PROOF_BYTES, prove_written, workers_of
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step, share
@@ -155,6 +155,8 @@ class _Sealer:
         self._context = context
         self._writer = writer
         self._snapshot = snapshot
+        with translated("the session that copies"):
+            widen(snapshot.connection)
 
     def work(self, claimed: Claimed, note: Note) -> tuple[Count, Mapping[str, Any]]:
         """One stream; its result: {"stream": its entry in the manifest}."""

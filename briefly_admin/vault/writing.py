@@ -176,7 +176,7 @@ class BackupWriter:
 
         def put(pieces: Iterator[bytes]) -> None:
             sealed = seal(
-                compress(plain.passing(pieces), level=self._level),
+                compress(pieces, level=self._level),
                 data_key=self._data_key,
                 backup_id=self.backup_id,
                 kind=KIND_TABLE,
@@ -186,7 +186,7 @@ class BackupWriter:
             self._store.put(stored, passed.passing(sealed))
             self._require_kept(stored)
 
-        beside(blocks, put)
+        beside(plain.passing(blocks), put)
         return plain, passed
 
     def _holds(self, number: int) -> bool:
