@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from threading import Condition, Thread
 from typing import Final, Generic, TypeVar
 
-DEPTH: Final = 2
+DEPTH: Final = 8
 """Items that wait at most."""
 
 T = TypeVar("T")

@@ -62,3 +62,14 @@ def test_a_huge_window_is_refused() -> None:
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     with pytest.raises(BackupDamaged, match="cannot be read"):
         plain(compressor.compress(DATA) + compressor.flush())
+
+
+def test_what_hardly_becomes_smaller_is_not_tried_for_long() -> None:
+    noise, text = random.Random(1).randbytes(1 << 20), b"a line of a document, " * 50_000
+    for first, second in ((noise, text), (text, noise)):
+        frame = b"".join(compress([first, second]))
+        assert b"".join(decompress([frame], limit=1 << 23)) == first + second
+    # What the first chunk shows decides; the text behind it becomes smaller all the same.
+    assert len(b"".join(compress([noise, text]))) < len(noise) + len(text) // 4
+    prose = b"".join(b"%d words of a document, " % n for n in range(50_000))
+    assert len(b"".join(compress([noise, prose]))) > len(noise) + len(b"".join(compress([prose]))) * 1.1

@@ -1,5 +1,6 @@
 """What is particular to the store in a directory."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -117,3 +118,17 @@ def test_a_directory_that_is_taken_away_while_an_object_is_written_is_no_missing
 
     with pytest.raises(Unavailable, match="lost a while it was being written"):
         store.put("a", slow())
+
+
+def test_a_disk_that_fails_while_it_is_written_to_fails_the_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_descriptor: int) -> None:  # as the kernel says it: once, whoever asks first
+        raise OSError(errno.EIO, "")
+
+    store = DirectoryStore(tmp_path)
+    monkeypatch.setattr(os, "fdatasync", failing)
+    with pytest.raises(Unavailable, match="Input/output error"):
+        store.put("a/1", [b"x" * (1 << 20)] * 20)
+    assert list(store.list()) == []
+    assert list((tmp_path / ".partial").iterdir()) == []
