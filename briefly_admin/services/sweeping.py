@@ -45,7 +45,11 @@ class SweepService:
         self._now = now
 
     def sweep(self) -> list[str]:
-        """Heal runs whose leader has been silent for a lease, and queue those that wait; ids of both, each once."""
+        """Heal runs whose leader has been silent for a lease, and queue those that wait; ids of both, each once.
+
+        Runs that nobody approved in time are cancelled.
+        """
+        self._runs.give_up_unapproved()
         touched = self._heal()
         with self._database.begin() as connection:
             waiting = [row.id for row in runs.waiting(connection, self._config.lease)]
