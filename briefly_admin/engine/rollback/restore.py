@@ -26,7 +26,7 @@ _LOCK_PAUSE: Final = (0.2, 1.5)
 _LOCKS: Final = frozenset({"55P03", "40P01", "40001"})
 _TANGLES: Final = (
     errors.ForeignKeyViolation, errors.RestrictViolation, errors.UniqueViolation, errors.ExclusionViolation,
-    errors.GeneratedAlways, VerificationFailed,
+    errors.GeneratedAlways, errors.CheckViolation, errors.NotNullViolation, VerificationFailed,
 )  # fmt: skip
 """What rows that hold one another look like, and what `loosen` cures."""
 
@@ -83,8 +83,8 @@ class _Tries:
             try:
                 return self._once(loosened=loosened)
             except _TANGLES as error:
-                if loosened:
-                    raise
+                if loosened or not self._cured_by_loosening(error):
+                    raise loosen.told(error) from None
                 loosened = True
                 self._log(f"Rows hold one another ({retry.describe(error)}): inner keys step aside for a second try.")
             except psycopg.Error as error:
@@ -93,12 +93,21 @@ class _Tries:
     def _once(self, *, loosened: bool) -> dict[str, Any]:
         context = self._context
         with context.target.session(bulk=True) as connection:
+            # Staging anew drops the mark of a restore whose answer was lost in a crash of the server.
+            if done := restored(connection, context.run_id):
+                return done
             # Checked on this very connection, and before anybody waits for us: a crash that empties the staged tables
             # ends it, too.
             schema, staged = ensure_staged(context, connection, self._chosen)
             fence.register(connection, context.run_id, context.attempt, "rollback")
             with connection.transaction():
                 return _Restore(context, connection, self._chosen, loosened=loosened).run(schema, staged)
+
+    def _cured_by_loosening(self, error: Exception) -> bool:
+        if not isinstance(error, psycopg.Error):
+            return True
+        with self._context.target.session() as connection:
+            return loosen.cures(connection, error)
 
     def _failed(self, error: psycopg.Error) -> None:
         """Wait for the next try, or raise."""
@@ -179,7 +188,7 @@ class _Restore:
     def _write(self, found: Sequence[Difference]) -> None:
         connection = self._connection
         with writing.triggers_off(connection, [each.pair for each in found]):
-            back = loosen.loosen(connection, found) if self._loosened else []
+            back = self._loosen(found) if self._loosened else []
             connection.execute("SET CONSTRAINTS ALL DEFERRED")
             for step, order in ((writing.delete, found[::-1]), (writing.insert, found), (writing.update, found)):
                 for each in order:
@@ -193,6 +202,13 @@ class _Restore:
             TableProgress(each.pair.name, total=each.counts.changes, done=each.counts.changes) for each in found
         )
         self._context.report(Progress(Phase.RESTORE.value, progress))
+
+    def _loosen(self, found: Sequence[Difference]) -> list[sql.Composed]:
+        context = self._context
+        keep = context.options.get("mode") == "keep"
+        return loosen.loosen(
+            self._connection, found, keep=keep, say=lambda text: context.journal.log("warning", text, Phase.RESTORE)
+        )
 
     def _proven(self, pair: Pair) -> str:
         self._context.check_stop()
