@@ -1,14 +1,13 @@
-"""What an exact rollback would do, counted in one snapshot; nothing is kept of it but the figures."""
+"""What an exact rollback would do, counted in one snapshot; what was staged for it stays for a while."""
 
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from briefly_admin.domain.runs import Phase, RunKind
-from briefly_admin.engine import scratch, staging
+from briefly_admin.domain.runs import RunKind
 from briefly_admin.engine.context import ChangeRecord, RunContext
-from briefly_admin.engine.rollback import difference, links, selection
+from briefly_admin.engine.rollback import difference, links, reuse, selection
 from briefly_admin.engine.rollback.selection import Selection
 from briefly_admin.engine.staged import StagedTable
 from briefly_admin.engine.target import Connection
@@ -36,9 +35,6 @@ def run(context: RunContext) -> dict[str, Any]:
                 differences.append(difference.find(connection, pair))
             going = [(change.table, change.name) for change in chosen.changes]
             outside = links.outside(connection, differences, without=going)
-        if context.kind is RunKind.PREVIEW:
-            connection.isolation_level = None
-            scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
     if context.kind is RunKind.ROLLBACK:
         links.require_none(outside)
         difference.require_expected(differences, context.options.get("expected"))
@@ -57,10 +53,5 @@ def sentence(change: ChangeRecord) -> str:
 def ensure_staged(
     context: RunContext, connection: Connection, chosen: Selection
 ) -> tuple[str, tuple[StagedTable, ...]]:
-    """The scratch schema and its tables, staged again where they are not whole."""
-    whole = staging.still_whole(connection, context.run_id, chosen.reader.manifest, chosen.tables)
-    if whole is not None:
-        return whole
-    context.journal.log("info", "The backup is staged again: the staged tables are not whole.", Phase.STAGE)
-    staged = staging.stage(context, chosen.reader, chosen.tables)
-    return scratch.scratch_schema(context.run_id, context.attempt), staged
+    """The scratch schema and the staged tables, which may be the preview's; staged again where they are not whole."""
+    return reuse.ensure_staged(context, connection, chosen.reader, chosen.tables)
