@@ -152,15 +152,14 @@ class _Restore:
         # An answer to COMMIT that was lost: with the locks, the old transaction is over one way or the other.
         if done := restored(connection, context.run_id):
             return done
-        # Plain indexes go last: deleting parents without them would read a child table once a row.
-        indexes = [change for change in self._chosen.changes if change.kind == "index"]
-        changes.revert(context, connection, [change for change in self._chosen.changes if change not in indexes])
+        late = changes.late(self._chosen.changes)
+        changes.revert(context, connection, [change for change in self._chosen.changes if change not in late])
         found = [self._find(table, schema, number) for number, table in enumerate(staged)]
         difference.require_expected(found, context.options.get("expected"))
         links.require_none(links.outside(connection, found, lock=True))
         self._write(found)
-        changes.complete(context, connection, self._chosen.changes)
-        changes.revert(context, connection, indexes)
+        changes.complete(context, connection, self._chosen)
+        changes.revert(context, connection, late)
         done = {
             "tables": {each.pair.name: each.counts.to_json() for each in found},
             "digests": {each.pair.name: str(self._proven(each.pair)) for each in found},
