@@ -63,39 +63,55 @@ def check_form(wish: Wish, *, confirm: bool) -> None:
     if unknown:
         known = "; ".join(f"{name}: {' or '.join(hows)}" for name, hows in RULES.items())
         faults["rules"] = f"{', '.join(unknown)} cannot be decided so. Possible: {known}."
-    if fault := _fault_of_settled(wish.settled):
-        faults["settled"] = fault
+    if fault := fault_of_settled(wish.settled):
+        faults["settled"] = f"{fault}."
     if faults:
         texts = " ".join(f"{name}: {text}" for name, text in faults.items())
         details = {name: [text] for name, text in faults.items()}
         raise InvalidRequest(f"Nothing was rolled back. {texts}", details=details)
 
 
-def _fault_of_settled(settled: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """What is wrong with it, or ''."""
+def fault_of_settled(settled: Any) -> str:
+    """What is wrong with rows settled one by one, whatever was given for them, or ''."""
+    if not isinstance(settled, Mapping) or not all(_is_list(rows) for rows in settled.values()):
+        return "Must be an object: table to a list of rows"
     if sum(len(rows) for rows in settled.values()) > MOST_SETTLED:
-        return f"Must have at most {MOST_SETTLED:,} rows; decide about more of them by a rule."
+        return f"Must have at most {MOST_SETTLED:,} rows; decide about more of them by a rule"
     for table, rows in settled.items():
         seen: set[tuple[str, ...]] = set()
         for number, row in enumerate(rows, start=1):
             fault = _fault_of_row(row) or ("its key is there twice" if tuple(row["key"]) in seen else "")
             if fault:
-                return f"{table}, row {number}: {fault}."
+                return f"{table}, row {number}: {fault}"
             seen.add(tuple(row["key"]))
     return ""
 
 
-def _fault_of_row(row: Mapping[str, Any]) -> str:
+def _fault_of_row(row: Any) -> str:
+    if not isinstance(row, Mapping) or set(row) - _FACTS_OF_SETTLED:
+        return "must be an object of key, how, and values where it is edited"
     key, how, values = row.get("key"), row.get("how"), row.get("values") or {}
-    if set(row) - _FACTS_OF_SETTLED or not isinstance(key, list) or not all(isinstance(k, str) for k in key):
-        return "must be a key (a list of texts), how, and values where it is edited"
+    if not _is_list(key) or not key or not all(_is_text(each) for each in key):
+        return "key must be a list of texts: the values of the row's key, in its order"
     if how not in HOWS:
         return f"how must be one of: {', '.join(HOWS)}"
+    texts = (
+        [*values, *(each for each in values.values() if each is not None)] if isinstance(values, Mapping) else [None]
+    )
+    if not all(map(_is_text, texts)):
+        return "values must be column to text, as PostgreSQL reads it, or null"
     if (how == "edit") != bool(values):
         return "values belong to edit, and edit needs them"
-    if not all(value is None or isinstance(value, str) for value in values.values()):
-        return "values must be texts, as PostgreSQL reads them, or null"
     return ""
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str)
+
+
+def _is_text(given: Any) -> bool:
+    """Whether PostgreSQL could hold it."""
+    return isinstance(given, str) and storable(given) == given
 
 
 def options_of(connection: Connection, wish: Wish, plan: Plan, now: datetime) -> tuple[dict[str, Any], str]:
