@@ -107,7 +107,19 @@ def require_same(connection: Connection, plan: Plan, manifest: Manifest) -> None
     )
     other = [f"the {what} is {now}, the backup's is {then}" for what, then, now in facts if then != now]
     if other:
-        raise Refused(f"The backup is not of this: {'; '.join(other)}.", remedy="Choose a backup of this database.")
+        raise Refused(f"The backup is not of this: {'; '.join(other)}.", remedy=_way_out(manifest, row[0], plan))
+
+
+def _way_out(manifest: Manifest, database: str, plan: Plan) -> str:
+    if manifest.database != database:
+        now, then = (sql.Identifier(name).as_string() for name in (database, manifest.database))
+        return (
+            "Choose a backup of this database, or point TARGET_DATABASE_URL at the one that was backed up. If it was"
+            f" only renamed, give it its name back (ALTER DATABASE {now} RENAME TO {then}) and try again."
+        )
+    if manifest.plan != plan.name:
+        return f"Set MIGRATION_PLAN={manifest.plan}, or choose another backup."
+    return "Choose a backup that this version took, or roll this one back with the version that took it."
 
 
 def pair(
