@@ -6,13 +6,10 @@ from typing import Any, Final
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from briefly_admin.api.report_schemas import Report
 from briefly_admin.domain.breaker import BreakerState
 from briefly_admin.domain.config import AUTO, FIELDS, ConfigField, RunConfig
 from briefly_admin.domain.runs import RunKind, RunState
-
-_LONGEST: Final = 200
-_LONGEST_REASON: Final = 500
-_MOST_TABLES: Final = 1000
 
 
 class Request(Schema):
@@ -117,36 +114,6 @@ class MigrationRequest(Request):
     )
 
 
-class RollbackRequest(Request):
-    """Body of `POST /api/migration/rollback`."""
-
-    backupId = fields.String(  # noqa: N815 - the contract's name
-        required=True,
-        validate=validate.Length(1, _LONGEST),
-        metadata={"description": "The backup's name, `backup_…`."},
-    )
-    confirm = fields.Raw(
-        metadata={"type": "boolean", "enum": [True], "description": "Must be true, or nothing happens."},
-    )
-    mode = fields.String(
-        load_default="exact",
-        validate=validate.OneOf(("exact",), error="Must be one of: {choices}."),
-        metadata={"description": "exact: every table is what it was."},
-    )
-    tables = fields.List(
-        fields.String(validate=validate.Length(1, _LONGEST)),
-        load_default=None, allow_none=True, validate=validate.Length(1, _MOST_TABLES),
-        metadata={"description": "Only these tables; all of the backup without it."},
-    )  # fmt: skip
-    reason = fields.String(
-        load_default="", validate=validate.Length(max=_LONGEST_REASON), metadata={"description": "For the audit log."}
-    )
-    previewId = fields.String(  # noqa: N815 - the contract's name
-        load_default=None, allow_none=True, validate=validate.Length(1, _LONGEST),
-        metadata={"description": "A finished preview of this backup: refused (409) if the counts moved since."},
-    )  # fmt: skip
-
-
 class StatusQuery(Schema):
     """Query of `GET /api/migration`."""
 
@@ -197,7 +164,7 @@ class RunDetails(MigrationStatus):
     breaker = fields.Nested(BreakerDetails, allow_none=True, metadata={"description": "null while it is closed."})
     blocking = fields.List(fields.String(), metadata={"description": "Who holds the locks that it waits for."})
     phases = fields.List(fields.Dict())
-    report = fields.Dict(allow_none=True)
+    report = fields.Nested(Report, allow_none=True, metadata={"description": "null while it is not done."})
     error_code = fields.String(allow_none=True)
     remedy = fields.String(allow_none=True)
     actions = fields.List(fields.String(), metadata={"description": "What you may do with it now."})
