@@ -11,7 +11,7 @@ from briefly_admin.domain.runs import EXCLUSIVE_KINDS, RunKind
 from briefly_admin.store.database import Row
 
 APPROVAL: Final = "approval"
-"""The run's option: {"asked_until", "names"}, and once it is approved "by", "at", "until"."""
+"""The run's option: {"asked_until", "asked_by", "askers", "names"}, and once it is approved "by", "at", "until"."""
 ASKED_FOR: Final = timedelta(hours=24)
 """How long a run waits for somebody to approve it."""
 GOOD_FOR: Final = timedelta(hours=1)
@@ -23,7 +23,7 @@ def needed(kind: RunKind, config: Mapping[str, Any]) -> bool:
     return kind in EXCLUSIVE_KINDS and not RunConfig().with_json(config).dry_run
 
 
-def asked(values: Mapping[str, Any], now: datetime, *, by: str) -> dict[str, Any]:
+def asked(values: Mapping[str, Any], now: datetime, *, by: Actor) -> dict[str, Any]:
     """The option of a run that waits: until when, who asked, and what exactly is to be approved.
 
     `values`: the run's columns.
@@ -34,7 +34,11 @@ def asked(values: Mapping[str, Any], now: datetime, *, by: str) -> dict[str, Any
         "fingerprint": values["plan_fingerprint"], "backup": options.get("backup_name"), "mode": options.get("mode"),
         "tables": options.get("tables"),
     }  # fmt: skip
-    return {"asked_until": (now + ASKED_FOR).isoformat(), "asked_by": by, "names": names}
+    # One person has several names: signed in, and by each token.
+    askers = {*(options.get(APPROVAL) or {}).get("askers", ()), by.admin_id} - {None}
+    return {
+        "asked_until": (now + ASKED_FOR).isoformat(), "asked_by": by.name, "askers": sorted(askers), "names": names,
+    }  # fmt: skip
 
 
 def approved(row: Row[Any], actor: Actor, now: datetime) -> dict[str, Any]:
@@ -51,8 +55,9 @@ def approved(row: Row[Any], actor: Actor, now: datetime) -> dict[str, Any]:
 
 
 def is_own(row: Row[Any], actor: Actor) -> bool:
-    """Whether the actor asked for the run, or had it go on."""
-    return actor.name in {row.created_by, (row.options.get(APPROVAL) or {}).get("asked_by")}
+    """Whether the actor asked for the run, or had it go on: by whatever way the same person came."""
+    found = row.options.get(APPROVAL) or {}
+    return actor.name in {row.created_by, found.get("asked_by")} or actor.admin_id in found.get("askers", ())
 
 
 def is_too_late(row: Row[Any], now: datetime) -> bool:

@@ -275,7 +275,7 @@ class RunService:
                 enqueued_at=None, completed_at=None, error=None, error_code=None, remedy=None,
             )  # fmt: skip
             if moved and waits:
-                option = approving.asked(row._asdict(), self._now(), by=actor.name)
+                option = approving.asked(row._asdict(), self._now(), by=actor)
                 runs.add_options(connection, row.id, {approving.APPROVAL: option})
             view = self._steered(connection, actor, row, Action.RESUME, moved=moved)
         if not waits:

@@ -81,7 +81,7 @@ class Starter:
         if self._config.require_approval and approving.needed(request.kind, config.to_json()):
             values["state"] = RunState.AWAITING_APPROVAL.value
             values["options"] = dict(request.options) | {
-                approving.APPROVAL: approving.asked(values, self._now(), by=actor.name)
+                approving.APPROVAL: approving.asked(values, self._now(), by=actor)
             }
         return self._begin(actor, request.kind, values)
 

@@ -8,10 +8,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from briefly_admin import create_app
+from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.services.views import RunView
 from briefly_admin.settings import Settings
-from tests.serving import NOBODY, SETUP, TokenAs, lead, services_of
+from tests.serving import NOBODY, PASSWORD, SETUP, TokenAs, lead, services_of
 from tests.steered import put
 
 PATH = "/api/migration/rollback"
@@ -183,3 +184,22 @@ def test_another_admin_approves_and_nobody_else(
             assert answer.status_code == 409, state
             assert f"Run 1 is {state.value}: approve is not possible" in answer.get_json()["message"]
     services_of(strict).close()
+
+
+def test_a_person_who_signs_in_does_not_approve_with_a_token(settings: Settings, sample_data: dict[str, int]) -> None:
+    assert sample_data
+    strict = create_app(replace(settings, require_approval=True))
+    services = services_of(strict)
+    own = services.admins.create(SETUP, "ana@example.com", "admin", PASSWORD)
+    ana = Actor("ana@example.com", Role.ADMIN, "page", "", own.id)
+    run = services.runs.start(ana, RunKind.MIGRATION)
+    bearer, _ = services.tokens.create(ana, name="scripts", role="admin")
+    headers = {"Authorization": f"Bearer {bearer}"}
+    client = strict.test_client()
+    for _ in range(2):
+        assert client.post(f"/api/v1/runs/{run.id}/approve", headers=headers).status_code == 409
+        assert "approve" not in client.get(f"/api/v1/runs/{run.id}", headers=headers).get_json()["data"]["actions"]
+        services.runs.cancel(SETUP, run.id)
+        services.runs.resume(SETUP, run.id)
+        assert services.runs.get(SETUP, run.id).state is RunState.AWAITING_APPROVAL
+    services.close()
