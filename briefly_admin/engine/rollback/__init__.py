@@ -38,7 +38,7 @@ def run_phase(context: RunContext, phase: Phase) -> dict[str, Any]:
 
 def _stage(context: RunContext) -> dict[str, Any]:
     chosen = selection.choose(context)
-    _, reused = reuse.stage(context, chosen.reader, chosen.tables)
+    _, reused = reuse.stage(context, chosen.reader, chosen.staged_tables)
     tables = {table.name: {"rows": table.rows, "digest": str(table.digest)} for table in chosen.tables}
     return {"tables": tables, "reused": None if reused is None else str(reused)}
 

@@ -38,16 +38,17 @@ def is_keep(context: RunContext) -> bool:
     return context.options.get("mode") == KEEP
 
 
-def without_indexes(context: RunContext, chosen: Selection) -> Selection:
-    """The selection with plain indexes left out of what is reverted: they do no harm, and help what stays.
-
-    Raises Refused where there is no migration to be undone.
-    """
-    if not context.options.get("origin"):
+def require_origin(context: RunContext) -> None:
+    """Raises Refused where there is no migration that could be undone alone."""
+    if is_keep(context) and not context.options.get("origin"):
         raise Refused(
             "The backup is of no migration: there is nothing that could be undone alone.",
             remedy="Roll back by exact, or choose the backup that a migration took.",
         )
+
+
+def without_indexes(context: RunContext, chosen: Selection) -> Selection:
+    """The selection with plain indexes left out of what is reverted: they do no harm, and help what stays."""
     indexes = {
         run_id: {change.position for change in context.journal.changes(UUID(run_id)) if _is_index(change)}
         for run_id in chosen.history.positions

@@ -1,13 +1,19 @@
-"""What an exact rollback would do, counted in one snapshot; what was staged for it stays for a while."""
+"""What a rollback would do, in either mode, counted in one snapshot; what was staged for it stays for a while."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from briefly_admin.domain.manifest import TableManifest
 from briefly_admin.domain.runs import RunKind
 from briefly_admin.engine.context import ChangeRecord, RunContext
-from briefly_admin.engine.rollback import difference, links, reuse, selection
+from briefly_admin.engine.rollback import classes, difference, keeping, links, reuse, selection
+from briefly_admin.engine.rollback.classes import Classified, Classifier
+from briefly_admin.engine.rollback.difference import Difference
+from briefly_admin.engine.rollback.lost import lost
+from briefly_admin.engine.rollback.samples import samples
 from briefly_admin.engine.rollback.selection import Selection
 from briefly_admin.engine.staged import StagedTable
 from briefly_admin.engine.target import Connection
@@ -17,32 +23,77 @@ SORTING: sql.SQL = sql.SQL("SET LOCAL work_mem TO '32MB'")
 
 
 def run(context: RunContext) -> dict[str, Any]:
-    """{tables: {name: {same, update, insert, delete}}, outside: [sentences], schema_changes: [sentences]}.
+    """Of an exact rollback {"tables": {title: {same, update, insert, delete}}, "outside", "schema_changes"}; of what
+    others did since {"classes", "keep", "left_out", "derived", "lost", "samples"}.
 
-    In a rollback, raises Refused where rows outside stand against it, or where the counts are not `expected`.
+    In a rollback, raises Refused where rows outside stand against it, or where more rows moved than was allowed.
     """
+    keeping.require_origin(context)
     chosen = selection.choose(context)
     with context.target.session(bulk=True) as connection:
-        schema, staged = ensure_staged(context, connection, chosen)
+        schema, staged = ensure_staged(context, connection, chosen, chosen.staged_tables)
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction(force_rollback=True):
             connection.execute(SORTING)
-            differences = []
-            for number, table in enumerate(staged):
-                context.check_stop()
-                returning = [(change.table, change.name) for change in chosen.changes]
-                pair = selection.pair(connection, table, schema, number, returning)
-                differences.append(difference.find(connection, pair))
-            going = [(change.table, change.name) for change in chosen.changes]
-            outside = links.outside(connection, differences, without=going)
+            found = _find(context, connection, chosen, schema, staged)
+            outside = links.outside(connection, found, without=_going(chosen))
+            if context.kind is RunKind.ROLLBACK and not keeping.is_keep(context):
+                links.require_none(outside)
+            told, classified = _three_ways(context, connection, chosen, schema, staged, found)
     if context.kind is RunKind.ROLLBACK:
-        links.require_none(outside)
-        difference.require_expected(differences, context.options.get("expected"))
+        _require_expected(context, found, classified)
     return {
-        "tables": {found.pair.name: found.counts.to_json() for found in differences},
+        "tables": {each.pair.name: each.counts.to_json() for each in found},
+        **told,
         "outside": outside,
         "schema_changes": [sentence(change) for change in chosen.changes],
     }
+
+
+def _find(
+    context: RunContext, connection: Connection, chosen: Selection, schema: str, staged: Sequence[StagedTable]
+) -> list[Difference]:
+    found = []
+    for number, table in enumerate(staged[: len(chosen.tables)]):
+        context.check_stop()
+        pair = selection.pair(connection, table, schema, number, _going(chosen))
+        found.append(difference.find(connection, pair))
+    return found
+
+
+def _three_ways(
+    context: RunContext, connection: Connection, chosen: Selection, schema: str, staged: Sequence[StagedTable],
+    found: Sequence[Difference],
+) -> tuple[dict[str, Any], list[Classified]]:  # fmt: skip
+    pairs = [each.pair for each in found]
+    classifier = Classifier(context, connection, schema, pairs, staged)
+    classified = [classifier.classify(each) for each in found]
+    possible = classifier.migration is not None
+    shown = {}
+    for each in classified:
+        context.check_stop()
+        shown[each.pair.name] = samples(connection, context.plan, each)
+    told = {
+        "classes": {each.pair.name: dict(each.counts) for each in classified},
+        "keep": {each.pair.name: {"update": each.undone} for each in classified} if possible else None,
+        "left_out": {each.pair.name: list(each.left_out) for each in classified if each.left_out},
+        "derived": {each.pair.name: list(each.derived) for each in classified if each.derived},
+        "lost": lost(connection, chosen, pairs, classifier.migration),
+        "samples": shown,
+    }
+    return told, classified
+
+
+def _require_expected(context: RunContext, found: Sequence[Difference], classified: Sequence[Classified]) -> None:
+    allowance = int(context.options.get("allowance") or 0)
+    if keeping.is_keep(context):
+        classes.require_expected(classified, context.options.get("expected_classes"), allowance)
+    else:
+        difference.require_expected(found, context.options.get("expected"), allowance)
+
+
+def _going(chosen: Selection) -> list[tuple[str, str]]:
+    return [(change.table, change.name) for change in chosen.changes]
 
 
 def sentence(change: ChangeRecord) -> str:
@@ -51,7 +102,7 @@ def sentence(change: ChangeRecord) -> str:
 
 
 def ensure_staged(
-    context: RunContext, connection: Connection, chosen: Selection
+    context: RunContext, connection: Connection, chosen: Selection, tables: Sequence[TableManifest]
 ) -> tuple[str, tuple[StagedTable, ...]]:
     """The scratch schema and the staged tables, which may be the preview's; staged again where they are not whole."""
-    return reuse.ensure_staged(context, connection, chosen.reader, chosen.tables)
+    return reuse.ensure_staged(context, connection, chosen.reader, tables)

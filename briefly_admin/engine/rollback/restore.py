@@ -1,6 +1,6 @@
 """The restore: one transaction that makes the tables what the backup says, proves it, and then commits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,8 +12,9 @@ from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import fence, retry, scratch
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.rollback import changes, difference, links, loosen, selection, writing
+from briefly_admin.engine.rollback import changes, difference, keeping, links, loosen, selection, writing
 from briefly_admin.engine.rollback.difference import Difference
+from briefly_admin.engine.rollback.keeping import Keep
 from briefly_admin.engine.rollback.preview import SORTING, ensure_staged
 from briefly_admin.engine.rollback.selection import Pair, Selection
 from briefly_admin.engine.staged import StagedTable
@@ -32,12 +33,16 @@ _TANGLES: Final = (
 
 
 def run(context: RunContext) -> dict[str, Any]:
-    """{tables: {name: counts}, digests: {name: digest}, reverted: {run: [positions]}}; committed, or nothing was done.
+    """{"mode", "tables": {name: counts}, "recomputed", "outside", "digests": {name: digest}, "reverted":
+    {run: [positions]}, "seconds": {step: seconds}}; committed, or nothing was done.
 
     Raises Refused, VerificationFailed, Unavailable, Stopped, Fenced, psycopg.Error.
     """
+    keeping.require_origin(context)
     chosen = selection.choose(context) if not (done := _done(context)) else None
     if chosen is not None:
+        if keeping.is_keep(context):
+            chosen = keeping.without_indexes(context, chosen)
         changes.record(context, chosen.changes)
         done = _Tries(context, chosen).restore()
     assert done is not None
@@ -84,7 +89,8 @@ class _Tries:
                 return self._once(loosened=loosened)
             except _TANGLES as error:
                 if loosened or not self._cured_by_loosening(error):
-                    raise loosen.told(error) from None
+                    told = keeping.told if keeping.is_keep(self._context) else loosen.told
+                    raise told(error) from None
                 loosened = True
                 self._log(f"Rows hold one another ({retry.describe(error)}): inner keys step aside for a second try.")
             except psycopg.Error as error:
@@ -98,7 +104,8 @@ class _Tries:
                 return done
             # Checked on this very connection, and before anybody waits for us: a crash that empties the staged tables
             # ends it, too.
-            schema, staged = ensure_staged(context, connection, self._chosen)
+            tables = self._chosen.staged_tables if keeping.is_keep(context) else self._chosen.tables
+            schema, staged = ensure_staged(context, connection, self._chosen, tables)
             fence.register(connection, context.run_id, context.attempt, "rollback")
             with connection.transaction():
                 return _Restore(context, connection, self._chosen, loosened=loosened).run(schema, staged)
@@ -147,28 +154,62 @@ class _Restore:
         context, connection = self._context, self._connection
         connection.execute("SET LOCAL synchronous_commit TO on")
         connection.execute(SORTING)
+        laps = _Laps(context.monotonic)
         self._lock()
         fence.require(connection, context.run_id, context.attempt)
         # An answer to COMMIT that was lost: with the locks, the old transaction is over one way or the other.
         if done := restored(connection, context.run_id):
             return done
+        laps.end("lock")
         late = changes.late(self._chosen.changes)
         changes.revert(context, connection, [change for change in self._chosen.changes if change not in late])
-        found = [self._find(table, schema, number) for number, table in enumerate(staged)]
-        difference.require_expected(found, context.options.get("expected"))
-        links.require_none(links.outside(connection, found, lock=True))
-        self._write(found)
+        found = [self._find(table, schema, number) for number, table in enumerate(staged[: len(self._chosen.tables)])]
+        keep = self._keep(schema, found, staged)
+        writes = self._resolved(found, keep)
+        outside = self._outside(writes)
+        laps.end("compare")
+        self._write(writes, keep)
+        laps.end("write")
         changes.complete(context, connection, self._chosen)
         changes.revert(context, connection, late)
+        laps.end("constraints")
+        digests = {each.pair.name: str(self._proven(each.pair, keep)) for each in found}
+        if keep is not None:
+            keep.verify()
+        laps.end("verify")
+        counts = {each.pair.name: keep.counts(each) if keep else each.counts for each in writes}
         done = {
-            "tables": {each.pair.name: each.counts.to_json() for each in found},
-            "digests": {each.pair.name: str(self._proven(each.pair)) for each in found},
+            "mode": str(context.options.get("mode") or "exact"),
+            "tables": {name: count.to_json() for name, count in counts.items()},
+            "recomputed": dict(keep.recomputed) if keep else {},
+            "outside": outside,
+            "digests": digests,
             "reverted": dict(self._chosen.history.positions),
+            "seconds": laps.seconds,
         }
         scratch.mark(connection, schema, RESTORED, done)
+        scratch.shut(connection, schema)  # what was made in it, too: it stands until VERIFY
         context.check_stop()
         writing.advance_sequences(connection, self._chosen.reader.manifest.sequences)
         return done
+
+    def _keep(self, schema: str, found: Sequence[Difference], staged: Sequence[StagedTable]) -> Keep | None:
+        if not keeping.is_keep(self._context):
+            return None
+        return Keep.of(self._context, self._connection, schema, [each.pair for each in found], staged)
+
+    def _resolved(self, found: Sequence[Difference], keep: Keep | None) -> Sequence[Difference]:
+        """What is to be written. Raises Refused where the rows moved since they were confirmed."""
+        if keep is not None:
+            return keep.resolve(found)
+        options = self._context.options
+        difference.require_expected(found, options.get("expected"), int(options.get("allowance") or 0))
+        return found
+
+    def _outside(self, writes: Sequence[Difference]) -> dict[str, int]:
+        """Rows of other tables that go or change. Raises Refused unless their tables were ticked."""
+        links.require_none(links.outside(self._connection, writes, lock=True))
+        return {}
 
     def _lock(self) -> None:
         """At once the strongest lock that each table will need, in plan order; reading goes on where it can."""
@@ -179,12 +220,15 @@ class _Restore:
         for label in [*labels, *sorted(alone - set(labels))]:
             mode = sql.SQL("ACCESS EXCLUSIVE" if label in alone else "SHARE ROW EXCLUSIVE")
             self._connection.execute(sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(sql.Identifier(*label), mode))
+        for table in self._chosen.support if keeping.is_keep(self._context) else ():  # what is counted stays as it is
+            name = sql.Identifier(table.schema, table.name)
+            self._connection.execute(sql.SQL("LOCK TABLE ONLY {} IN SHARE MODE").format(name))
 
     def _find(self, table: StagedTable, schema: str, number: int) -> Difference:
         self._context.check_stop()
         return difference.find(self._connection, selection.pair(self._connection, table, schema, number))
 
-    def _write(self, found: Sequence[Difference]) -> None:
+    def _write(self, found: Sequence[Difference], keep: Keep | None) -> None:
         connection = self._connection
         with writing.triggers_off(connection, [each.pair for each in found]):
             back = self._loosen(found) if self._loosened else []
@@ -193,6 +237,8 @@ class _Restore:
                 for each in order:
                     self._context.check_stop()
                     step(connection, each)
+            if keep is not None:
+                keep.finish()
             # Checked here, and not by COMMIT: what fails must fail inside; and no ALTER may find events pending.
             connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
             for statement in back:
@@ -204,17 +250,32 @@ class _Restore:
 
     def _loosen(self, found: Sequence[Difference]) -> list[sql.Composed]:
         context = self._context
-        keep = context.options.get("mode") == "keep"
         return loosen.loosen(
-            self._connection, found, keep=keep, say=lambda text: context.journal.log("warning", text, Phase.RESTORE)
-        )
+            self._connection, found, keep=keeping.is_keep(context),
+            say=lambda text: context.journal.log("warning", text, Phase.RESTORE),
+        )  # fmt: skip
 
-    def _proven(self, pair: Pair) -> str:
+    def _proven(self, pair: Pair, keep: Keep | None) -> str:
+        """The table's digest; in `exact` it must be the backup's."""
         self._context.check_stop()
         digest = writing.digest(self._connection, pair)
-        if digest != pair.staged.manifest.digest:
+        if keep is None and digest != pair.staged.manifest.digest:
             raise VerificationFailed(
                 f"{pair.name} is not, byte for byte, what was backed up: everything was undone.",
                 remedy="Look whether others change the table's data besides its rows (rules, generated columns).",
             )
         return str(digest)
+
+
+class _Laps:
+    """Seconds that each step took."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._begun = monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def end(self, step: str) -> None:
+        now = self._monotonic()
+        self.seconds[step] = round(now - self._begun, 3)
+        self._begun = now
