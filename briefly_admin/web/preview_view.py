@@ -118,8 +118,10 @@ class Counted:
         return not self.keep_why_not
 
     @property
-    def edited(self) -> tuple[Sample, ...]:
-        """The edited rows on the page: those that can be settled one by one."""
+    def settleable(self) -> tuple[Sample, ...]:
+        """The edited rows on the page that can be settled one by one: none where keep is off."""
+        if self.keep_why_not:
+            return ()
         return tuple(sample for group in self.groups if group.kind == "edited" for sample in group.samples)
 
 

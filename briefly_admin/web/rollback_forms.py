@@ -164,7 +164,7 @@ class ConfirmForm(Form):
         }  # fmt: skip
 
     def _edited(self) -> tuple[Sample, ...]:
-        return self.counted.edited if self.counted else ()
+        return self.counted.settleable if self.counted else ()
 
     def _following(self) -> tuple[Consequence, ...]:
         """What happens outside when rows of the chosen tables are deleted."""
@@ -215,7 +215,7 @@ def confirm_form(
 ) -> ConfirmForm:
     """The form for what was counted, with fields for each edited row that the page shows."""
     fields: dict[str, Any] = {}
-    for sample in counted.edited if counted else ():
+    for sample in counted.settleable if counted else ():
         fields |= _row(sample)
     bound = type("ConfirmForm", (ConfirmForm,), fields)
     mode = EXACT if counted and counted.keep_why_not else None
@@ -229,7 +229,9 @@ def _row(sample: Sample) -> dict[str, Any]:
     mine = {"form": FORM_ID}
     choices = [SelectChoice(*each) for each in _HOWS if _names(sample) or each != _EDIT]
     fields: dict[str, Any] = {
-        f"how_{sample.name}": SelectField(f"{sample.table} {sample.title}", choices=choices, render_kw=mine)
+        f"how_{sample.name}": SelectField(
+            f"{sample.table} {sample.title}", choices=choices, default=_BY_RULE, render_kw=mine
+        )
     }
     for text, null, column in _names(sample):
         limit = Length(max=_LONGEST_VALUE)

@@ -84,7 +84,7 @@ def test_null_empty_text_no_row_and_secrets_are_told_apart() -> None:
         edited("7", columns=columns), {"class": "created", "key": ["8"], "columns": [column("tier", None, None, "x")]},
         {"class": "deleted", "key": ["9"], "columns": [column("tier", "x", None, None)]},
     ]}))  # fmt: skip
-    tier, token, _ = counted.edited[0].columns
+    tier, token, _ = counted.settleable[0].columns
     assert (tier.before, tier.migrated, tier.now) == (Value("null"), Value("empty"), Value("text", "pro"))
     assert token.now == Value("hidden")
     _, created, deleted = counted.groups
@@ -111,6 +111,7 @@ def test_names_and_values_of_tenants_stay_text() -> None:
 def test_a_backup_of_no_migration_has_no_state_as_migrated() -> None:
     counted = counted_of(preview(keep=None))
     assert "not of a migration" in counted.keep_why_not
+    assert counted.settleable == ()
     page = html_of(counted)
     assert "As migrated" not in page.one("details").text
     assert not page.every("td", data_label="Keep would do")
@@ -145,8 +146,8 @@ def test_the_page_never_grows_beyond_its_room_and_says_what_it_leaves_out() -> N
     (group,) = counted_of(slim).groups
     assert len(group.samples) == 20
     assert group.left.startswith("20 of 5,000 rows are shown. The others go by the rule; 100 are named in the preview")
-    assert counted_of(slim).edited == counted_of(slim).edited
-    assert len({sample.name for sample in counted_of(huge).edited}) == len(counted_of(huge).edited)
+    assert counted_of(slim).settleable == counted_of(slim).settleable
+    assert len({sample.name for sample in counted_of(huge).settleable}) == len(counted_of(huge).settleable)
 
 
 def test_consequences_follow_from_the_tables_that_lose_rows() -> None:

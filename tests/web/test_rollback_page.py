@@ -124,6 +124,7 @@ def test_the_whole_way(
         f"/backups/{backup.name}/rollback",
         data={"csrf_token": page.every("input", name="csrf_token")[0].attributes["value"], **filled(page, database)},
     )
+    assert answer.status_code == 303, Page(answer.get_data(as_text=True)).one("main").text
     (rollback,) = rollbacks(app)
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/runs/{rollback.number}")
     assert rollback.options["reason"] == "The tiers are wrong."
