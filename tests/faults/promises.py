@@ -80,6 +80,7 @@ PROMISES = (
         "a rollback's preview is true",
         "random edits after the migration",
         "preview counts = counts found by brute force",
+        ("edits",),
     ),
     Promise(
         "types survive",
