@@ -9,7 +9,7 @@ from psycopg import sql
 from briefly_admin.domain.manifest import TableManifest
 from briefly_admin.domain.runs import RunKind
 from briefly_admin.engine.context import ChangeRecord, RunContext
-from briefly_admin.engine.rollback import classes, difference, keeping, links, reuse, selection
+from briefly_admin.engine.rollback import classes, difference, keeping, outside, reuse, selection
 from briefly_admin.engine.rollback.classes import Classified, Classifier
 from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.rollback.lost import lost
@@ -26,7 +26,8 @@ def run(context: RunContext) -> dict[str, Any]:
     """Of an exact rollback {"tables": {title: {same, update, insert, delete}}, "outside", "schema_changes"}; of what
     others did since {"classes", "keep", "left_out", "derived", "lost", "samples"}.
 
-    In a rollback, raises Refused where rows outside stand against it, or where more rows moved than was allowed.
+    "outside" is of an exact one; keep counts again what it writes. In a rollback, raises Refused where rows outside
+    stand against it, or where more rows moved than was allowed.
     """
     keeping.require_origin(context)
     chosen = selection.choose(context)
@@ -36,16 +37,16 @@ def run(context: RunContext) -> dict[str, Any]:
         with connection.transaction(force_rollback=True):
             connection.execute(SORTING)
             found = _find(context, connection, chosen, schema, staged)
-            outside = links.outside(connection, found, without=_going(chosen))
+            touched = outside.consequences(connection, found, without=_going(chosen))
             if context.kind is RunKind.ROLLBACK and not keeping.is_keep(context):
-                links.require_none(outside)
+                outside.require_allowed(touched, context.options.get("allow") or ())
             told, classified = _three_ways(context, connection, chosen, schema, staged, found)
     if context.kind is RunKind.ROLLBACK:
         _require_expected(context, found, classified)
     return {
         "tables": {each.pair.name: each.counts.to_json() for each in found},
         **told,
-        "outside": outside,
+        "outside": touched,
         "schema_changes": [sentence(change) for change in chosen.changes],
     }
 

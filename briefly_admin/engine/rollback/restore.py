@@ -12,7 +12,7 @@ from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import fence, retry, scratch
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.rollback import changes, difference, keeping, links, loosen, selection, writing
+from briefly_admin.engine.rollback import changes, difference, keeping, loosen, outside, selection, writing
 from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.rollback.keeping import Keep
 from briefly_admin.engine.rollback.preview import SORTING, ensure_staged
@@ -166,7 +166,8 @@ class _Restore:
         found = [self._find(table, schema, number) for number, table in enumerate(staged[: len(self._chosen.tables)])]
         keep = self._keep(schema, found, staged)
         writes = self._resolved(found, keep)
-        outside = self._outside(writes)
+        entries = outside.consequences(connection, writes, lock=True)
+        touched = outside.require_allowed(entries, context.options.get("allow") or ())
         laps.end("compare")
         self._write(writes, keep)
         laps.end("write")
@@ -182,7 +183,7 @@ class _Restore:
             "mode": str(context.options.get("mode") or "exact"),
             "tables": {name: count.to_json() for name, count in counts.items()},
             "recomputed": dict(keep.recomputed) if keep else {},
-            "outside": outside,
+            "outside": touched,
             "digests": digests,
             "reverted": dict(self._chosen.history.positions),
             "seconds": laps.seconds,
@@ -205,11 +206,6 @@ class _Restore:
         options = self._context.options
         difference.require_expected(found, options.get("expected"), int(options.get("allowance") or 0))
         return found
-
-    def _outside(self, writes: Sequence[Difference]) -> dict[str, int]:
-        """Rows of other tables that go or change. Raises Refused unless their tables were ticked."""
-        links.require_none(links.outside(self._connection, writes, lock=True))
-        return {}
 
     def _lock(self) -> None:
         """At once the strongest lock that each table will need, in plan order; reading goes on where it can."""
