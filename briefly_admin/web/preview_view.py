@@ -21,7 +21,7 @@ CLASSES: Final = {
 ALLOWABLE: Final = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
 """What a foreign key of a table outside does, and a tick may allow."""
 LONGEST: Final = 200
-"""Characters of a value in a sample; a longer one was cut."""
+"""Characters of a value in a sample, as the engine cuts it: one of just so many may have been longer."""
 _SAMPLED: Final = {"edited": 20, "migrated": 5, "created": 5, "deleted": 5}
 """Class → rows of a table on the page, at most; those that can be settled stand first."""
 _ROOM: Final = 100_000
@@ -49,6 +49,16 @@ class SampleColumn:
     secret: bool
     raw: str | None
 
+    @property
+    def cut(self) -> bool:
+        """Whether what it is now may be longer than what is shown."""
+        return self.raw is not None and len(self.raw) >= LONGEST
+
+    @property
+    def editable(self) -> bool:
+        """Neither is a secret typed into a page, nor the rest of a value lost with what was cut."""
+        return not self.secret and not self.cut
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -59,6 +69,11 @@ class Sample:
     key: tuple[str, ...]
     title: str
     columns: tuple[SampleColumn, ...]
+
+    @property
+    def cut(self) -> tuple[str, ...]:
+        """Columns that are too long to be edited on a page."""
+        return tuple(column.name for column in self.columns if column.cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +296,9 @@ def _value(text: Any, *, secret: bool, absent: bool) -> Value:
         return Value("hidden")
     if text is None:
         return Value("null")
-    return Value("text", str(text)) if text != "" else Value("empty")
+    if text == "":
+        return Value("empty")
+    return Value("text", f"{text}…" if len(text) >= LONGEST else str(text))
 
 
 def _short(*parts: str) -> str:

@@ -182,7 +182,7 @@ class ConfirmForm(Form):
         return settled
 
     def _changed(self, sample: Sample) -> dict[str, str | None]:
-        """The values that were typed, or made NULL: what was left as it came is left out, for it may have been cut."""
+        """The values that were typed, or made NULL: what was left as it came is left out."""
         found: dict[str, str | None] = {}
         for text, null, column in _names(sample):
             if not self[text].raw_data:
@@ -245,7 +245,7 @@ def _names(sample: Sample) -> list[tuple[str, str, SampleColumn]]:
     return [
         (f"value_{sample.name}_{number}", f"null_{sample.name}_{number}", column)
         for number, column in enumerate(sample.columns)
-        if not column.secret
+        if column.editable
     ]
 
 
