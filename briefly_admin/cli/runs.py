@@ -19,6 +19,8 @@ from briefly_admin.services.views import RunView
 
 _BLOCKING: Final = 3
 _LISTED: Final = 20
+_GOES_ON: Final = frozenset({Action.APPROVE, Action.RESUME})
+"""What lets a run begin or go on: it is led here where no worker listens."""
 
 
 def parse_config(text: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def _steering(action: Action, words: str) -> click.Command:
     def steer(run_id: str, *, as_json: bool) -> None:
         with session() as active:
             view = getattr(active.services.runs, str(action))(active.actor, run_id)
-            if action is Action.RESUME and not workers(active):
+            if action in _GOES_ON and view.state is RunState.PENDING and not workers(active):
                 conclude(follow(active, view.id, json_lines=as_json), json_lines=as_json)
             else:
                 _print_state(view, as_json=as_json)
@@ -182,6 +184,7 @@ COMMANDS: Final = (
     run,
     validate,
     status,
+    _steering(Action.APPROVE, "Let begin what another admin asked for; lead it here where no worker listens."),
     _steering(Action.PAUSE, "Pause a run at the end of its batch."),
     _steering(Action.RESUME, "Go on with a run from its last batch; lead it here where no worker listens."),
     _steering(Action.CANCEL, "Cancel a run at the end of its batch."),

@@ -134,7 +134,7 @@ def test_all_that_is_wished_reaches_the_run_and_a_repeated_request_is_one(
     wish = KEEP | {
         "backupId": migrated.backup_name, "tables": ["users"], "reason": "why", "previewId": preview.id, "allowance": 3,
         "allow": ["public.invoices"], "rules": {"edited": "restore", "created": "delete", "deleted": "bring_back"},
-        "settled": {"users": [{"key": ["1"], "how": "edit", "values": {"name": "Ana", "image": None}}]},
+        "settled": {"users": [{"key": ["1"], "how": "edit", "values": {"email": "ana@example.com", "stripe_customer_id": None}}]},
     }  # fmt: skip
     for role, status in (("viewer", 403), ("operator", 403), (NOBODY, 401)):
         assert as_role(app, token_as, role).post(PATH, json=wish).status_code == status, role
