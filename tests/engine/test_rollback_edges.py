@@ -236,6 +236,16 @@ def test_a_unique_index_comes_back_when_the_rows_allow_it(target_database: str, 
     assert not loosened(sealed)
 
 
+def test_a_change_that_others_build_on_is_named(target_database: str, tmp_path: Path) -> None:
+    sealed = target(target_database, tmp_path, _TABLE, _ROWS)
+    sealed.changed("t", "column", "tier", "ALTER TABLE t ADD tier text", "ALTER TABLE t DROP COLUMN tier")
+    sealed.execute("CREATE VIEW tiers AS SELECT tier FROM t")
+    before = state(sealed)
+    with pytest.raises(Refused, match="t: column tier cannot be taken back: a view"):
+        sealed.roll_back(reverts=[str(sealed.migration.run_id)])
+    assert (state(sealed), sealed.scratches()) == (before, [])
+
+
 def test_no_trigger_of_any_kind_writes(target_database: str, tmp_path: Path) -> None:
     sealed = target(
         target_database, tmp_path, _TABLE, _ROWS, "CREATE TABLE log (what text)",

@@ -7,6 +7,7 @@ from typing import Final
 
 from psycopg import errors, sql
 
+from briefly_admin.domain.errors import Refused
 from briefly_admin.engine.context import ChangeRecord, RunContext
 from briefly_admin.engine.rollback import links
 from briefly_admin.engine.rollback.history import plain
@@ -44,18 +45,25 @@ def revert(context: RunContext, connection: Connection, changes: Sequence[Change
     """Run the inverses in the order given; what is gone already is left at that.
 
     CONCURRENTLY cannot run in a transaction: with the table's lock held, the plain form waits for nobody.
+    Raises Refused where something that others made since depends on what is to go.
     """
     for change in changes:
         context.check_stop()
         if not change.inverse.strip():
             continue
+        what = f"{change.table}: {change.kind.replace('_', ' ')} {change.name}"
         try:
             with connection.transaction():
                 # As bytes: the text is ours, recorded before the change was made, and a % in it stays one.
                 connection.execute(plain(change.inverse).encode())
         except _ABSENT as error:
-            what = f"{change.table}: {change.kind} {change.name}"
             context.journal.log("info", f"Not there any more, so not taken back: {what} ({safe_message(error)}).")
+        except errors.DependentObjectsStillExist:
+            raise Refused(
+                f"{what} cannot be taken back: a view, a function or a constraint that was made since depends on it."
+                " Nothing was changed.",
+                remedy="Drop what depends on it, roll back, and make it again in another way.",
+            ) from None
 
 
 def late(changes: Sequence[ChangeRecord]) -> list[ChangeRecord]:
