@@ -152,6 +152,24 @@ class BreakerDetails(Schema):
     until = fields.DateTime(allow_none=True, metadata={"description": "When one batch may probe."})
 
 
+class Approval(Schema):
+    """What one admin has asked for and another approves."""
+
+    kind = fields.String()
+    target = fields.String()
+    plan = fields.String()
+    fingerprint = fields.String(metadata={"description": "Of the plan."})
+    backup = fields.String(allow_none=True, metadata={"description": "Of a rollback, as its mode and tables."})
+    mode = fields.String(allow_none=True)
+    tables = fields.List(fields.String(), allow_none=True, metadata={"description": "null: all of the backup."})
+    reason = fields.String()
+    asked_by = fields.String()
+    asked_until = fields.DateTime(metadata={"description": "When the run is cancelled if nobody has approved it."})
+    approved_by = fields.String(allow_none=True)
+    approved_at = fields.DateTime(allow_none=True)
+    good_until = fields.DateTime(allow_none=True, metadata={"description": "By when a worker must begin."})
+
+
 class RunDetails(MigrationStatus):
     """A run with its phases and its report."""
 
@@ -163,6 +181,7 @@ class RunDetails(MigrationStatus):
     waiting_until = fields.DateTime(allow_none=True, metadata={"description": "When it tries next."})
     breaker = fields.Nested(BreakerDetails, allow_none=True, metadata={"description": "null while it is closed."})
     blocking = fields.List(fields.String(), metadata={"description": "Who holds the locks that it waits for."})
+    approval = fields.Nested(Approval, allow_none=True, metadata={"description": "null where it needs none."})
     phases = fields.List(fields.Dict())
     report = fields.Nested(Report, allow_none=True, metadata={"description": "null while it is not done."})
     error_code = fields.String(allow_none=True)

@@ -8,12 +8,13 @@ from typing import Any, Final
 import click
 
 from briefly_admin.cli.follow import conclude, follow, workers
-from briefly_admin.cli.printing import as_json, at, counted, print_json, print_table
+from briefly_admin.cli.printing import as_json, at, counted, one_line, print_json, print_table
 from briefly_admin.cli.session import Session, session
 from briefly_admin.domain.actions import Action
 from briefly_admin.domain.errors import InvalidRequest
 from briefly_admin.domain.findings import Finding, blocking
 from briefly_admin.domain.runs import LED, RunKind, RunState
+from briefly_admin.services.approving import APPROVAL
 from briefly_admin.services.sentences import at_work, held_back, next_try
 from briefly_admin.services.views import RunView
 
@@ -109,7 +110,7 @@ def status(run_id: str | None, *, as_json: bool) -> None:
             return
         click.echo(f"Run {view.number} ({view.id}), {view.kind} of {view.target_title}, {view.state}.")
         click.echo(view.sentence)
-        for line in _how_it_goes(view):
+        for line in (*_what_waits(view), *_how_it_goes(view)):
             click.echo(line)
         if view.backup_name:
             click.echo(f"Backup: {view.backup_name}")
@@ -118,6 +119,17 @@ def status(run_id: str | None, *, as_json: bool) -> None:
             ((p.phase, p.state, at(p.started_at), at(p.finished_at)) for p in view.phases),
             empty="",
         )
+
+
+def _what_waits(view: RunView) -> Iterator[str]:
+    """What another admin is to approve."""
+    if view.state is RunState.AWAITING_APPROVAL and APPROVAL in view.options:
+        names = view.options[APPROVAL]["names"]
+        what = f"{names['kind']} of {names['target']} by the plan {names['plan']} ({names['fingerprint'][:12]}…)"
+        if names["backup"]:
+            what += f" to {names['backup']}, {names['mode']}, {', '.join(names['tables'] or ['all tables'])}"
+        reason = view.options.get("reason")
+        yield one_line(f"To approve: {what}{f'; reason: {reason}' if reason else ''}.")
 
 
 def _how_it_goes(view: RunView) -> Iterator[str]:

@@ -174,9 +174,16 @@ def test_another_admin_approves_and_nobody_else(
     told = bob.get("/api/v1/runs/1").get_json()["data"]
     assert "approve" in told["actions"]
     assert told["sentence"].startswith("Waits until another admin approves it; asked by ")
+    asked = told["approval"]
+    assert (asked["kind"], asked["plan"], asked["backup"], asked["approved_by"]) == ("migration", "unified", None, None)
+    assert asked["asked_by"].endswith("token ana")
+    assert "askers" not in str(told)
     assert "approve" not in ana.get("/api/v1/runs/1").get_json()["data"]["actions"]
     approved = bob.post(path)
     assert (approved.status_code, approved.get_json()["data"]["status"]) == (200, "pending")
+    asked = approved.get_json()["data"]["approval"]
+    assert asked["approved_by"].endswith("token bob")
+    assert asked["approved_at"] < asked["good_until"]
     for state in RunState:
         if state is not RunState.AWAITING_APPROVAL:
             put(settings.database_url, state)

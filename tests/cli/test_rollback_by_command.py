@@ -187,6 +187,7 @@ def test_another_admin_approves(command: Command, app_database: str) -> None:
     begun = command("run", "--no-wait", **strict)
     assert begun.code == 0
     assert "Waits until another admin approves it; asked by cli:ana " in begun.out
+    assert "\nTo approve: migration of " in command("status", "1").out
     own = command("approve", "1", **strict)
     assert own.code == 4
     assert own.is_one_line("Run 1 was asked for by cli:ana: another admin approves it.")
