@@ -13,12 +13,11 @@ import psycopg
 from psycopg import sql
 
 from briefly_admin.domain.errors import Refused
-from briefly_admin.engine.retry import describe
 from briefly_admin.engine.rollback import holding, links
 from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.rollback.holding import Rows
 from briefly_admin.engine.rollback.links import Link
-from briefly_admin.engine.target import Connection
+from briefly_admin.engine.target import Connection, safe_message
 
 DELETE, UPDATE, BLOCK = "d", "u", "b"
 """What happens to a row: it goes, it changes, or it stands against the rollback."""
@@ -116,7 +115,7 @@ class Cascades:
         except psycopg.errors.InsufficientPrivilege as error:
             raise Refused(
                 f"The foreign key {link.name} of {'.'.join(link.child)} onto {'.'.join(link.parent)} cannot be followed"
-                f" ({describe(error)}).",
+                f" ({safe_message(error)}).",
                 remedy="GRANT SELECT and UPDATE (rows are held while they are counted) on both tables to the role of"
                 " TARGET_DATABASE_URL, free of row-level security.",
             ) from None
@@ -156,7 +155,7 @@ class Cascades:
         return step
 
     def _wave(self, reached: sql.Identifier, step: int) -> list[tuple[str, tuple[int, ...], set[int]]]:
-        """(event, effects, OIDs of tables) of a step's rows: all that go (effects ()), and those that change, by effect."""
+        """(event, effects, OIDs of tables) of a step's rows: all that go (no effects), and by effect those changed."""
         query = sql.SQL("SELECT DISTINCT event, effect, rel::bigint FROM {} WHERE step = {}")
         rows = self.connection.execute(query.format(reached, sql.Literal(step))).fetchall()
         waves: dict[tuple[str, tuple[int, ...]], set[int]] = {}
