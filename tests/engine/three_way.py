@@ -55,9 +55,9 @@ def backed_up(dsn: str, tmp_path: Path) -> SealedTarget:
     return sealed
 
 
-def migrated(dsn: str, tmp_path: Path, *aside: str) -> SealedTarget:
+def migrated(dsn: str, tmp_path: Path, *aside: str, existing: SealedTarget | None = None) -> SealedTarget:
     """The same after its migration, which put these users in quarantine."""
-    sealed = backed_up(dsn, tmp_path)
+    sealed = existing or backed_up(dsn, tmp_path)
     sealed.changed("users", "column", "level", "ALTER TABLE users ADD level text", "ALTER TABLE users DROP level")
     sealed.migrate(aside={"users": aside} if aside else None)
     check = "ALTER TABLE users ADD CONSTRAINT tiers CHECK (tier IN ('free', 'paid', 'gold'))"
@@ -67,9 +67,9 @@ def migrated(dsn: str, tmp_path: Path, *aside: str) -> SealedTarget:
     return sealed
 
 
-def edited(dsn: str, tmp_path: Path, *aside: str) -> SealedTarget:
+def edited(dsn: str, tmp_path: Path, *aside: str, existing: SealedTarget | None = None) -> SealedTarget:
     """The same after others were at work on it; `CLASSES` says what a preview finds."""
-    sealed = migrated(dsn, tmp_path, *aside)
+    sealed = migrated(dsn, tmp_path, *aside, existing=existing)
     sealed.execute(
         "UPDATE users SET email = 'mine' || id WHERE id IN (1, 31)",  # one was migrated, one was not
         "UPDATE users SET amount = 1.0 WHERE id = 33",  # other bytes, though it is equal
