@@ -69,7 +69,8 @@ class Starter:
         if request.target_id not in {None, target_id}:
             raise Refused(
                 f"The backup is of another database than {self._servers.target.title}.",
-                remedy="Point TARGET_DATABASE_URL at the database that was backed up.",
+                remedy="Point TARGET_DATABASE_URL at the database that was backed up."
+                " If it was only renamed since, give it its name back.",
             )
         plan = self._servers.plan
         values = {
