@@ -126,9 +126,10 @@ def test_keep_is_off_where_there_is_no_migration_or_nothing_told_of_it() -> None
 
 
 def test_neither_a_secret_nor_what_was_cut_can_be_edited() -> None:
-    filled = form(
-        **{f"how_{SEVEN}": "edit", f"value_{SEVEN}_2": "mine", f"value_{SEVEN}_4": "short", f"value_{SEVEN}_0": "free"}
-    )
+    sent: dict[str, Any] = {
+        f"how_{SEVEN}": "edit", f"value_{SEVEN}_0": "free", f"value_{SEVEN}_2": "mine", f"value_{SEVEN}_4": "short",
+    }  # fmt: skip
+    filled = form(**sent)
     assert filled.validate()
     assert filled.wish()["settled"]["users"][0]["values"] == {"tier": "free"}
     only = COUNTED | {"samples": {"users": [edited("9", columns=[column("token", None, None, None, secret=True)])]}}
