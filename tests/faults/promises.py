@@ -75,6 +75,7 @@ PROMISES = (
         "a rollback is all or nothing, and exact",
         "SIGKILL at every statement; then digests",
         "300: before or after, never between; equal bytes",
+        ("rollbacks",),
     ),
     Promise(
         "a rollback's preview is true",
