@@ -52,7 +52,7 @@ class Classified:
     counts: Mapping[str, int]
     """By class, of all rows."""
     undone: int
-    """Migrated rows that `differs`."""
+    """Migrated rows that `differs`, or are `stale`: by the default rules keep changes them."""
     counting: tuple[SendColumn, ...]
     """The columns that count."""
     left_out: tuple[str, ...]
@@ -231,7 +231,7 @@ class Classifier:
         return relation
 
     def _count(self, found: Difference, relation: sql.Identifier) -> tuple[dict[str, int], int]:
-        query = sql.SQL("SELECT class, count(*), count(*) FILTER (WHERE differs) FROM {} GROUP BY class")
+        query = sql.SQL("SELECT class, count(*), count(*) FILTER (WHERE differs OR stale) FROM {} GROUP BY class")
         rows = self._connection.execute(query.format(relation)).fetchall()
         counts = dict.fromkeys(CLASSES, 0) | {name: count for name, count, _ in rows}
         counts["untouched"] = found.pair.staged.manifest.rows - sum(
