@@ -83,7 +83,8 @@ def copy_into(staged: StagedTable) -> sql.Composed:
 
 def staged_digest(connection: Connection, staged: StagedTable) -> TableDigest:
     """The digest of the staged rows, as PostgreSQL computes it."""
-    row = connection.execute(digest_sql(staged.identifier, staged.columns)).fetchone()
+    query = digest_sql(staged.identifier, staged.columns, server=connection.info.server_version)
+    row = connection.execute(query).fetchone()
     assert row is not None
     return digest_of(row)
 
@@ -94,6 +95,15 @@ def is_whole(connection: Connection, staged: StagedTable) -> bool:
         return staged_digest(connection, staged) == staged.manifest.digest
     except errors.UndefinedTable:
         return False
+
+
+def is_full(connection: Connection, staged: StagedTable) -> bool:
+    """Whether the table that was found whole before still has its rows: a crash of the server takes all or none."""
+    try:
+        row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(staged.identifier)).fetchone()
+    except errors.UndefinedTable:
+        return False
+    return row is not None and row[0] == staged.manifest.rows
 
 
 def _resolve(connection: Connection, manifest: Manifest, table: TableManifest, schema: str) -> list[tuple[Any, ...]]:

@@ -5,7 +5,7 @@ the server empties unlogged tables, therefore `still_whole` compares digests aga
 ends the step at once, except in a drill, which lists all of it. What one run has staged another may use (`borrow`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
@@ -143,16 +143,20 @@ def emptied() -> Unavailable:
 
 
 def still_whole(
-    connection: Connection, run_id: UUID, manifest: Manifest, tables: Sequence[TableManifest]
-) -> tuple[str, tuple[StagedTable, ...]] | None:
-    """The newest scratch schema of the run that holds these tables of this backup whole, and them; or None."""
+    connection: Connection, run_id: UUID, manifest: Manifest, tables: Sequence[TableManifest],
+    judge: Callable[[Connection, StagedTable], bool] = is_whole,
+) -> tuple[str, tuple[StagedTable, ...]] | None:  # fmt: skip
+    """The newest scratch schema of the run that holds these tables of this backup whole, and them; or None.
+
+    `judge`: whether a table is; by its digest, unless what is made of it is compared with the manifest anyway.
+    """
     for schema in scratch.scratch_schemas(connection, run_id):
         found = scratch.marked(connection, schema, STAGED)
         if found is None or found.get("backup_id") != str(manifest.backup_id):
             continue
         place = str(found.get("tables_in", schema))
         staged = tuple(staged_table(connection, manifest, table, place) for table in tables)
-        if all(is_whole(connection, each) for each in staged):
+        if all(judge(connection, each) for each in staged):
             return schema, staged
     return None
 

@@ -1,6 +1,6 @@
 """What a rollback would do, in either mode, counted in one snapshot; what was staged for it stays for a while."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -15,7 +15,7 @@ from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.rollback.lost import lost
 from briefly_admin.engine.rollback.samples import samples
 from briefly_admin.engine.rollback.selection import Selection
-from briefly_admin.engine.staged import StagedTable
+from briefly_admin.engine.staged import StagedTable, is_whole
 from briefly_admin.engine.target import Connection
 
 SORTING: sql.SQL = sql.SQL("SET LOCAL work_mem TO '32MB'")
@@ -103,7 +103,8 @@ def sentence(change: ChangeRecord) -> str:
 
 
 def ensure_staged(
-    context: RunContext, connection: Connection, chosen: Selection, tables: Sequence[TableManifest]
-) -> tuple[str, tuple[StagedTable, ...]]:
+    context: RunContext, connection: Connection, chosen: Selection, tables: Sequence[TableManifest],
+    judge: Callable[[Connection, StagedTable], bool] = is_whole,
+) -> tuple[str, tuple[StagedTable, ...]]:  # fmt: skip
     """The scratch schema and the staged tables, which may be the preview's; staged again where they are not whole."""
-    return reuse.ensure_staged(context, connection, chosen.reader, tables)
+    return reuse.ensure_staged(context, connection, chosen.reader, tables, judge)

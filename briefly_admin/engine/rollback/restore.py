@@ -17,7 +17,7 @@ from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.rollback.keeping import Keep
 from briefly_admin.engine.rollback.preview import SORTING, ensure_staged
 from briefly_admin.engine.rollback.selection import Pair, Selection
-from briefly_admin.engine.staged import StagedTable
+from briefly_admin.engine.staged import StagedTable, is_full, is_whole
 from briefly_admin.engine.target import Connection
 
 RESTORED: Final = "restored"
@@ -104,8 +104,11 @@ class _Tries:
                 return done
             # Checked on this very connection, and before anybody waits for us: a crash that empties the staged tables
             # ends it, too.
-            tables = self._chosen.staged_tables if keeping.is_keep(context) else self._chosen.tables
-            schema, staged = ensure_staged(context, connection, self._chosen, tables)
+            keeps = keeping.is_keep(context)
+            tables = self._chosen.staged_tables if keeps else self._chosen.tables
+            # An exact restore is compared with the manifest in the end: its rows need not be compared now, too.
+            judge = is_whole if keeps else is_full
+            schema, staged = ensure_staged(context, connection, self._chosen, tables, judge)
             fence.register(connection, context.run_id, context.attempt, "rollback")
             with connection.transaction():
                 return _Restore(context, connection, self._chosen, loosened=loosened).run(schema, staged)

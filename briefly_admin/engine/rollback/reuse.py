@@ -3,7 +3,7 @@
 They are in the preview's scratch schema, which stays when it ends; all else of the rollback is in a schema of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import psycopg
@@ -12,7 +12,7 @@ from briefly_admin.domain.manifest import TableManifest
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine import retry, scratch, staging
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.staged import StagedTable
+from briefly_admin.engine.staged import StagedTable, is_whole
 from briefly_admin.engine.target import Connection
 from briefly_admin.vault.vault import BackupReader
 
@@ -33,10 +33,14 @@ def stage(
 
 
 def ensure_staged(
-    context: RunContext, connection: Connection, reader: BackupReader, tables: Sequence[TableManifest]
-) -> tuple[str, tuple[StagedTable, ...]]:
-    """The run's scratch schema, and the staged tables, which may be in another's; staged again where not whole."""
-    whole = staging.still_whole(connection, context.run_id, reader.manifest, tables)
+    context: RunContext, connection: Connection, reader: BackupReader, tables: Sequence[TableManifest],
+    judge: Callable[[Connection, StagedTable], bool] = is_whole,
+) -> tuple[str, tuple[StagedTable, ...]]:  # fmt: skip
+    """The run's scratch schema, and the staged tables, which may be in another's; staged again where not whole.
+
+    `judge`: see staging.still_whole.
+    """
+    whole = staging.still_whole(connection, context.run_id, reader.manifest, tables, judge)
     if whole is not None:
         return whole
     context.journal.log("info", "The backup is staged again: the staged tables are not whole.", Phase.STAGE)
