@@ -39,7 +39,7 @@ def run(context: RunContext) -> dict[str, Any]:
     Raises Refused, VerificationFailed, Unavailable, Stopped, Fenced, psycopg.Error.
     """
     keeping.require_origin(context)
-    chosen = selection.choose(context) if not (done := _done(context)) else None
+    done, chosen = _begun(context)
     if chosen is not None:
         if keeping.is_keep(context):
             chosen = keeping.without_indexes(context, chosen)
@@ -48,6 +48,19 @@ def run(context: RunContext) -> dict[str, Any]:
     assert done is not None
     _tell(context, done)
     return done
+
+
+def _begun(context: RunContext) -> tuple[dict[str, Any] | None, Selection | None]:
+    """What was restored already, or else what is to be; a session that is lost meanwhile is opened again."""
+
+    def announce(text: str, until: str = "") -> None:
+        context.report(Progress(Phase.RESTORE.value, waiting=text, waiting_until=until))
+
+    def look() -> tuple[dict[str, Any] | None, Selection | None]:
+        done = _done(context)
+        return done, None if done else selection.choose(context)
+
+    return retry.patiently(context, "The restore", announce, look)
 
 
 def restored(connection: Connection, run_id: UUID) -> dict[str, Any] | None:
@@ -181,21 +194,22 @@ class _Restore:
         if keep is not None:
             keep.verify()
         laps.end("verify")
-        counts = {each.pair.name: keep.counts(each) if keep else each.counts for each in writes}
-        done = {
-            "mode": str(context.options.get("mode") or "exact"),
-            "tables": {name: count.to_json() for name, count in counts.items()},
-            "recomputed": dict(keep.recomputed) if keep else {},
-            "outside": touched,
-            "digests": digests,
-            "reverted": dict(self._chosen.history.positions),
-            "seconds": laps.seconds,
-        }
+        done = self._told(writes, keep) | {"outside": touched, "digests": digests, "seconds": laps.seconds}
         scratch.mark(connection, schema, RESTORED, done)
         scratch.shut(connection, schema)  # what was made in it, too: it stands until VERIFY
         context.check_stop()
         writing.advance_sequences(connection, self._chosen.reader.manifest.sequences)
         return done
+
+    def _told(self, writes: Sequence[Difference], keep: Keep | None) -> dict[str, Any]:
+        """What was written, in which mode, and what of the schema was taken back."""
+        counts = {each.pair.name: keep.counts(each) if keep else each.counts for each in writes}
+        return {
+            "mode": str(self._context.options.get("mode") or "exact"),
+            "tables": {name: count.to_json() for name, count in counts.items()},
+            "recomputed": dict(keep.recomputed) if keep else {},
+            "reverted": dict(self._chosen.history.positions),
+        }
 
     def _keep(self, schema: str, found: Sequence[Difference], staged: Sequence[StagedTable]) -> Keep | None:
         if not keeping.is_keep(self._context):

@@ -23,8 +23,8 @@ KILLS = 7
 """Of each rollback."""
 ROLLBACKS = 2
 """Of each trial: one of the migration, and one of that rollback."""
-STATEMENTS = 250
-"""Of a restore, about: a number beyond its last one kills nobody."""
+STATEMENTS = (410, 590)
+"""Of the restore of each, about: a number beyond its last one kills nobody."""
 _LEASE = 1
 _WEIGHTS = {"worker": 25, "horse": 25, "session": 34, "backend": 6, "restart": 10}
 _SETTINGS = {"MIGRATION_MAX_RETRIES": "10", "MIGRATION_RETRY_DELAY": "50", "MIGRATION_BATCH_SIZE": "1000"}
@@ -69,7 +69,8 @@ def trial(
         for number in range(rollbacks):
             of, how, start, end = legs[number % 2]
             preview = _preview(field, of or _newest(field)) if previewed else None
-            statements.arrange(field.logs, _blows(chance, seed * rollbacks + number, kills, victims))
+            dying = chance.choices(victims, [_WEIGHTS[victim] for victim in victims], k=kills)
+            statements.arrange(field.logs, _blows(chance, seed * kills, STATEMENTS[number % 2], dying))
             run = _begin(field, of or _newest(field), how, preview)
             _through(field, run, workers, (start, end), struck)
         assert field.services.audit.verify(ANA).ok
@@ -121,11 +122,12 @@ def _newest(field: Field) -> str:
     return field.services.backups.list(ANA)[0].id
 
 
-def _blows(chance: random.Random, turn: int, kills: int, victims: Sequence[str]) -> list[StatementBlow]:
-    """So many; over the turns, each statement has its own. 97 and STATEMENTS have no common divisor."""
-    numbers = [1 + (turn * kills + place) * 97 % STATEMENTS for place in range(kills)]
-    who = chance.choices(victims, [_WEIGHTS[victim] for victim in victims], k=kills)
-    return [StatementBlow(number, victim, chance.choice(STAGES)) for number, victim in zip(numbers, who, strict=True)]
+def _blows(chance: random.Random, first: int, statements_: int, victims: Sequence[str]) -> list[StatementBlow]:
+    """One for each victim; over the trials, each statement has its own: 97 is prime, and divides no count of them."""
+    return [
+        StatementBlow(1 + (first + place) * 97 % statements_, victim, chance.choice(STAGES))
+        for place, victim in enumerate(victims)
+    ]
 
 
 def _through(field: Field, run: RunView, workers: int, ends: tuple[Contents, Contents], struck: Struck) -> None:
@@ -148,6 +150,7 @@ def _through(field: Field, run: RunView, workers: int, ends: tuple[Contents, Con
     struck.numbers += numbers
     struck.attempts += view.attempt
     require_no_scratch_of(field, view)
+    field.dismiss()  # what comes between two rollbacks is this process's to do
 
 
 def _look(field: Field, ends: tuple[Contents, Contents], struck: Struck, *, restored: bool) -> bool:
