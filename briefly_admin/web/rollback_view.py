@@ -80,12 +80,18 @@ def written(restore: Mapping[str, Any]) -> tuple[Grid, ...]:
     digests = tuple((name, str(digest)) for name, digest in _map(restore.get("digests")).items())
     seconds = _map(restore.get("seconds"))
     steps = tuple((words, formats.duration(seconds[step])) for step, words in _STEPS.items() if step in seconds)
-    by_mode = "after it" if restore.get("mode") == KEEP else "equal to the backup’s"
+    which = "of what stands there now" if restore.get("mode") == KEEP else "equal to the backup’s"
     return (
         Grid("What was restored", _heads(*heads), tuple(rows), wide=len(heads) > len(parts) + 1),
         Grid("Rows of other tables that went or changed", _heads("Table", "Rows"), outside),
         Grid("How long it took", _heads("Step", "Took"), steps),
-        Grid("Digests", (("Table", ""), ("Digest of all rows", "")), digests, f"SHA-256, {by_mode}", wide=True),
+        Grid(
+            "Digests",
+            (("Table", ""), ("Rows and digest", "")),
+            digests,
+            f"Rows, and the digest of all: {which}.",
+            wide=True,
+        ),
     )
 
 
