@@ -20,7 +20,8 @@ _MIGRATION: Mapping[str, Any] = {
     "expectQuiet": False,
 }
 _ALONE: Mapping[str, Any] = {"validateData": False, "createBackup": False}
-_LOOK_EVERY = 0.5
+_LOOKS = (0.02, 0.5)
+"""Seconds to the first look and between the later ones; in between they double, for looking costs what is measured."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,12 @@ def _seconds(view: RunView) -> dict[str, float]:
 
 def _watched(field: Field, over: Callable[[], bool]) -> int:
     """The horse's peak of resident memory in bytes, looked at until it is over."""
-    peak = 0
+    peak, (wait, longest) = 0, _LOOKS
     while not over():
         for worker in field.busy:
             peak = max(peak, _high_water(worker.horse))
-        time.sleep(_LOOK_EVERY)
+        time.sleep(wait)
+        wait = min(longest, wait * 2)
     return peak
 
 

@@ -113,3 +113,8 @@ class Ledger:
         """The row's trials under the code as it is now."""
         now = fingerprint()
         return [t for t in self.trials() if t.row == row and t.fingerprint == now and not t.repeated]
+
+    def before(self, row: str) -> Sequence[Trial]:
+        """The row's newest trials under code that has changed since: those of one state of it."""
+        found = [t for t in self.trials() if t.row == row and t.fingerprint != fingerprint() and not t.repeated]
+        return [t for t in found if t.fingerprint == max(found, key=lambda trial: trial.at).fingerprint]

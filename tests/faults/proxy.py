@@ -73,7 +73,7 @@ class Proxy:
     refuse: bool = False
     """Whether new connections are cut at once."""
     for_good: bool = False
-    """Whether none is let in any more once `cut_after` has cut one off."""
+    """Whether `cut_after` cuts all of them off, and none is let in any more."""
     on_commit: Callable[[int], Fate] = _passes
     """Given the number of a COMMIT (from 1, over all connections), what becomes of it."""
     cuts: dict[Fate, int] = field(default_factory=dict)
@@ -221,7 +221,8 @@ class Proxy:
                 if self._left <= 0:
                     pipe.client.write(piece[: len(piece) + self._left])
                     self._left, self.refuse = None, self.refuse or self.for_good
-                    pipe.abort()
+                    for each in list(self._pipes) if self.for_good else [pipe]:
+                        each.abort()
                     return
             pipe.client.write(piece)
             await pipe.client.drain()

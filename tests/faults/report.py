@@ -33,11 +33,19 @@ def measured(row: Row, trials: Sequence[Trial]) -> str:
 
 
 def figure(promise: Promise, rows: Mapping[str, Row], ledger: Ledger) -> str:
-    """What stands beside a promise."""
-    texts = [(name, measured(rows[name], ledger.counted(name))) for name in promise.rows]
+    """What stands beside a promise; where this code was not tried, what an earlier one did, and which."""
+    texts = [(name, _figure(rows[name], ledger)) for name in promise.rows]
     if len(texts) == 1:
         return texts[0][1]
     return "; ".join(f"{name}: {text}" for name, text in texts) or NOT_TRIED
+
+
+def _figure(row: Row, ledger: Ledger) -> str:
+    now = ledger.counted(row.name)
+    earlier = () if now else ledger.before(row.name)
+    if not earlier:
+        return measured(row, now)
+    return f"with earlier code ({earlier[0].fingerprint}, {earlier[-1].at[:10]}): {measured(row, earlier)}"
 
 
 def lines(rows: Mapping[str, Row], ledger: Ledger, *, width: int = 0) -> list[str]:
@@ -77,7 +85,8 @@ def page(rows: Mapping[str, Row], ledger: Ledger) -> str:
             f"- machine: {_machine()}",
             f"- versions: {_versions()}",
             f"- tried: {when}, commit {commits}",
-            f"- the figures count while the code under {code} is unchanged; its digest: `{fingerprint()}`",
+            f"- the figures count while the code under {code} is unchanged; its digest: `{fingerprint()}`. What was tried with",
+            "  earlier code alone is shown with that code's digest",
             "",
             "## Nothing lost, nothing doubled",
             "",

@@ -109,6 +109,19 @@ def test_the_page_has_every_promise_and_every_row(ledger: Ledger) -> None:
     assert all(row.minutes <= 30 and f"| `{row.name}` |" in page for row in ROWS.values())
 
 
+def test_the_page_names_earlier_code_until_this_was_tried(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ledgers, "fingerprint", lambda: "0123456789abcdef")
+        ledger.append(Trial("starts", 1, ok=False, seconds=60, error="AssertionError: of then"))
+    page = report.page(ROWS, ledger)
+    assert "with earlier code (0123456789abcdef, 20" in page
+    assert "of then" not in page
+    ledger.append(Trial("starts", 2, ok=False, seconds=60, error="AssertionError: of now"))
+    page = report.page(ROWS, ledger)
+    assert "0123456789abcdef" not in page
+    assert "of now" in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

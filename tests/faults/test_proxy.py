@@ -103,6 +103,18 @@ def test_latency_rate_and_a_cut_after_some_bytes(proxy: Proxy, target_database: 
         other.execute("SELECT 1")  # the cut was one connection's
 
 
+def test_a_cut_for_good_is_everybodys(proxy: Proxy, target_database: str) -> None:
+    one, other = connect(proxy, target_database), connect(proxy, target_database)
+    proxy.for_good = True
+    proxy.cut_after(100_000)
+    with pytest.raises(psycopg.OperationalError):
+        one.execute("SELECT repeat('x', 300000)")
+    with pytest.raises(psycopg.OperationalError):
+        other.execute("SELECT 1")
+    with pytest.raises(psycopg.OperationalError):
+        connect(proxy, target_database)
+
+
 def test_it_stands_before_valkey(embedded: EmbeddedServers) -> None:
     with Proxy(socket_of(embedded.redis_url)) as proxy, redis.Redis.from_url(proxy.url(embedded.redis_url)) as client:
         assert client.ping()

@@ -184,20 +184,22 @@ def _bucket(field: Field) -> Iterator[ObjectStorage]:
 
 @contextmanager
 def _cut(ground: Ground, field: Field, chance: random.Random, *, for_good: bool) -> Iterator[Outcome]:
-    """The session that brings a certain byte of the target's is cut off; for good: and nobody gets there any more."""
+    """The session that brings a certain byte of the target's is cut off; for good: with all others, and nobody gets there
+    any more.
+    """
     with Proxy(socket_of(ground.servers.target_url)) as proxy:
         field.elsewhere[_TARGET] = proxy.url(field.environ[_TARGET])
         proxy.for_good = for_good
         proxy.cut_after(chance.randint(1_000, 900_000))
         run = field.settles(_begin(field, chance.randint(1, 3)), seconds=300, workers=0)
-        # For good, it may still be the session of a helper, without whom the leader ends alone.
+        # For good, it may still be when nothing is left but to read the store.
         yield Outcome(run, struck=not proxy.awaits_cut, must_complete=not for_good)
 
 
 @contextmanager
 def _cut_redis(_: Ground, field: Field, chance: random.Random) -> Iterator[Outcome]:
-    """A Redis is the store, and the connection that brings a certain byte of its answers is cut off, one time in two for
-    good: early, where all answers are short, or when the backup is read back.
+    """A Redis is the store, and the connection that brings a certain byte of its answers is cut off, one time in two with
+    all others and for good: early, where all answers are short, or when the backup is read back.
     """
     with own_valkey() as servers, Proxy(socket_of(servers.redis_url)) as proxy:
         field.use(BACKUP_STORE_URL=servers.redis_url)
