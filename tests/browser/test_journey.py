@@ -119,7 +119,8 @@ def watch_the_bar(visitor: Visitor) -> list[float]:
         if "Migrating" not in text:
             break
         value = float(visitor.page.locator("main progress").first.evaluate("bar => bar.position"))
-        if not seen or value != seen[-1]:
+        # Below 0 it has no end: the next phase has begun since the text was read.
+        if value >= 0 and (not seen or value != seen[-1]):
             seen.append(value)
         visitor.page.wait_for_timeout(150)
     return seen
