@@ -1,7 +1,7 @@
 """What all trials stand on: servers, and sample databases of any size, made once and copied for each measurement."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,13 @@ class Ground:
         """The name of the database whose table has so many rows, all to be repaired; made where it is missing."""
         return self._made(f"bench_{rows}", [sql.SQL(_FILL).format(sql.Literal(rows))])
 
-    def _made(self, name: str, fill: Sequence[sql.SQL | sql.Composed]) -> str:
+    def make_settled(self, rows: int, settle: Callable[[str], object]) -> str:
+        """The same, and `settle` was given its URL: migrated, with all indexes and constraints of the plan."""
+        return self._made(f"bench_settled_{rows}", [sql.SQL(_FILL).format(sql.Literal(rows))], settle)
+
+    def _made(
+        self, name: str, fill: Sequence[sql.SQL | sql.Composed], settle: Callable[[str], object] = lambda _: None
+    ) -> str:
         if name not in self._databases():
             unfinished = f"{name}_unfinished"
             self._do("DROP DATABASE IF EXISTS {} WITH (FORCE)", unfinished)
@@ -83,6 +89,7 @@ class Ground:
             with psycopg.connect(self.url(unfinished)) as connection:
                 for statement in fill:
                     connection.execute(statement)
+            settle(self.url(unfinished))
             with psycopg.connect(self.url(unfinished), autocommit=True) as connection:
                 connection.execute("VACUUM (FREEZE, ANALYZE)")
             self._do("ALTER DATABASE {} RENAME TO {}", unfinished, name)
@@ -105,6 +112,16 @@ class Ground:
             yield self.url(copy)
         finally:
             self._do("DROP DATABASE IF EXISTS {} WITH (FORCE)", copy)
+
+    @contextmanager
+    def empty(self) -> Iterator[str]:
+        """A database in which nothing is, for its superuser; dropped afterwards."""
+        name = f"bench_copy_{secrets.token_hex(4)}"
+        self._do("CREATE DATABASE {} TEMPLATE template0", name)
+        try:
+            yield self.servers.superuser_url(name)
+        finally:
+            self._do("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
     @contextmanager
     def field(self, target: str) -> Iterator[Field]:

@@ -28,6 +28,17 @@ def copy(url: str, table: str) -> float:
     return _timed([_program("psql"), "-qXc", f"\\copy {table} to /dev/null (format binary)"], url)
 
 
+def archive(url: str, file: Path) -> float:
+    """Seconds of `pg_dump -Fc` of a database, of all but our own schema; the archive stays."""
+    return _timed([_program("pg_dump"), "-Fc", "-N", "briefly_migration", "-f", str(file)], url)
+
+
+def restore(url: str, file: Path) -> float:
+    """Seconds of `pg_restore -j1` of an archive into an empty database: tables, rows, indexes, constraints."""
+    command = [_program("pg_restore"), "-j1", "--exit-on-error", "-d", urlsplit(url).path.lstrip("/"), str(file)]
+    return _timed(command, url)
+
+
 def _program(name: str) -> str:
     return str(Binaries.installed().postgres / name)
 

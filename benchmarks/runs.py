@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.ground import Ground
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.services.views import RunView
 from tests.faults.harness import ANA, Field
 
 _MIGRATION: Mapping[str, Any] = {
@@ -44,13 +45,9 @@ def migrate(ground: Ground, target: str, batch: int | str, *, whole: bool = Fals
         field.worker()
         field.listening(1)
         # Without a clock nobody else comes; a run of 10⁷ rows takes minutes.
-        run = field.migrate(**config)
-        peak = _watched(field, lambda: field.view(run).finished)
-        view = field.view(run)
-        assert view.state is RunState.COMPLETED, (view.state, view.error, view.remedy, field.said())
-        seconds = {str(phase.phase): phase.seconds or 0.0 for phase in view.phases}
+        view, peak = _ended(field, field.migrate(**config))
         (moved,) = (phase.result for phase in view.phases if phase.phase == "migrate")
-        return Ran(int(moved["changed"]), seconds, peak)
+        return Ran(int(moved["changed"]), _seconds(view), peak)
 
 
 @dataclass(frozen=True)
@@ -71,14 +68,60 @@ def back_up(ground: Ground, target: str, workers: int) -> Sealed:
             for _ in range(workers):
                 field.worker()
             field.listening(workers)
-            run = field.services.runs.start(ANA, RunKind.BACKUP, config={"workers": workers})
-            peak = _watched(field, lambda: field.view(run).finished)
-            view = field.view(run)
-            assert view.state is RunState.COMPLETED, (view.state, view.error, view.remedy, field.said())
+            view, peak = _ended(field, field.services.runs.start(ANA, RunKind.BACKUP, config={"workers": workers}))
             (told,) = (phase.result for phase in view.phases if phase.phase == "backup")
             return Sealed(told["rows"], told["bytes"], told["sealed_seconds"], told["seconds"], peak)
     finally:
         shutil.rmtree(ground.logs / "backups", ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """An exact rollback: what it wrote of each table, and seconds: of its phases and of those of its `preview`.
+
+    `within`: the seconds of the restore's parts, as it tells them.
+    """
+
+    written: Mapping[str, Mapping[str, int]]
+    seconds: Mapping[str, float]
+    preview: Mapping[str, float]
+    within: Mapping[str, float]
+    peak: int
+
+
+def roll_back(ground: Ground, target: str, edit: Callable[[str], None]) -> RolledBack:
+    """By one worker: a backup, then `edit`, a preview, and the rollback that it allows. Nothing is kept of it.
+
+    Raises AssertionError unless all of them end well.
+    """
+    try:
+        with ground.field(target) as field:
+            field.worker()
+            field.listening(1)
+            _ended(field, field.services.runs.start(ANA, RunKind.BACKUP))
+            backup = field.services.backups.list(ANA)[0].id
+            edit(target)
+            preview, _ = _ended(field, field.services.runs.preview(ANA, backup))
+            run = field.services.runs.rollback(
+                ANA, backup, confirm=True, reason="a measurement", preview_id=preview.id
+            )  # fmt: skip
+            view, peak = _ended(field, run)
+            (told,) = (phase.result for phase in view.phases if phase.phase == "restore")
+            return RolledBack(told["tables"], _seconds(view), _seconds(preview), told.get("seconds", {}), peak)
+    finally:
+        shutil.rmtree(ground.logs / "backups", ignore_errors=True)
+
+
+def _ended(field: Field, run: RunView) -> tuple[RunView, int]:
+    """The run once it has ended well, and the horse's peak of memory."""
+    peak = _watched(field, lambda: field.view(run).finished)
+    view = field.view(run)
+    assert view.state is RunState.COMPLETED, (view.kind, view.state, view.error, view.remedy, field.said())
+    return view, peak
+
+
+def _seconds(view: RunView) -> dict[str, float]:
+    return {str(phase.phase): phase.seconds or 0.0 for phase in view.phases}
 
 
 def _watched(field: Field, over: Callable[[], bool]) -> int:

@@ -59,6 +59,8 @@ class Settings:
     """None: the clock starts no drills."""
     drill_database_url: str | None = field(repr=False)
     """Where drills restore to; None: a scratch schema of the target."""
+    require_approval: bool
+    """A second admin approves runs that change data."""
     migration_batch_size: BatchSize
     migration_max_retries: int
     migration_retry_delay: int
@@ -144,6 +146,7 @@ def load(environ: Mapping[str, str], *, embedded: Mapping[str, str] | None = Non
         backup_redis_max_mb=read.whole("BACKUP_REDIS_MAX_MB", 256, 1, 100_000),
         drill_every_hours=read.whole("DRILL_EVERY_HOURS", 24, 1, 8760) if read.text("DRILL_EVERY_HOURS") else None,
         drill_database_url=read.database("DRILL_DATABASE_URL", None) if read.text("DRILL_DATABASE_URL") else None,
+        require_approval=read.flag("REQUIRE_APPROVAL"),
         migration_batch_size=read.batch_size(),
         migration_max_retries=read.whole("MIGRATION_MAX_RETRIES", 3, 0, 10),
         migration_retry_delay=read.whole("MIGRATION_RETRY_DELAY", 1000, 0, 60_000),

@@ -53,6 +53,7 @@ def build(settings: Settings, *, queue: Queue | None = None) -> Services:
         ),
         store_lasts=settings.store_lasts,
         production=settings.production,
+        require_approval=settings.require_approval,
         drill_every=timedelta(hours=settings.drill_every_hours) if settings.drill_every_hours else None,
     )
     return assemble(servers, config, engine=pipeline.lead, assist=helping.assist)

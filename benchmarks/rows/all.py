@@ -1,6 +1,6 @@
 """The speed table of the promises, line by line; lines without a trial are not measured yet."""
 
-from benchmarks.rows import backup, migrate, scale
+from benchmarks.rows import backup, migrate, rollback, scale
 from benchmarks.rows.row import Row
 
 TABLE: tuple[Row, ...] = (
@@ -15,7 +15,7 @@ TABLE: tuple[Row, ...] = (
     migrate.BATCH_100,
     migrate.AUTO,
     migrate.ROW_BY_ROW,
-    Row("rollback", "rollback, 10 % of a million rows differ", "pg_restore -j1", "≤ 0.7× its time"),
+    rollback.ROW,
     scale.MEMORY_ROW,
     scale.COST_ROW,
     Row("progress", "progress partial, 50 pollers", "one web process", "p99 ≤ 50 ms"),

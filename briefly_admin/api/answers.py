@@ -6,6 +6,7 @@ from typing import Any
 
 from flask import Response, jsonify
 
+from briefly_admin.services.approving import APPROVAL
 from briefly_admin.services.views import BackupView, ProofView, RunView
 
 
@@ -33,11 +34,28 @@ def run_json(view: RunView) -> dict[str, Any]:
         "sentence": view.sentence,
         **view.work_json(),
         "blocking": view.blocking,
+        "approval": _approval_json(view),
         "phases": [{"phase": phase.phase, "state": phase.state, "seconds": phase.seconds} for phase in view.phases],
         "report": view.report,
         "error_code": view.error_code or None,
         "remedy": view.remedy or None,
         "actions": [allowed.action for allowed in view.actions if allowed.allowed],
+    }
+
+
+def _approval_json(view: RunView) -> dict[str, Any] | None:
+    """What is to be approved and by whom it was; None of a run that needs no approval."""
+    found = view.options.get(APPROVAL)
+    if not found:
+        return None
+    return {
+        **found["names"],
+        "reason": view.options.get("reason") or "",
+        "asked_by": found["asked_by"],
+        "asked_until": found["asked_until"],
+        "approved_by": found.get("by"),
+        "approved_at": found.get("at"),
+        "good_until": found.get("until"),
     }
 
 

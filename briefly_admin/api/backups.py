@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from flask import Response, g, url_for
 
+from briefly_admin.api import examples
 from briefly_admin.api.answers import backup_details_json, success
 from briefly_admin.api.backup_schemas import (
     BackupAnswer,
@@ -14,6 +15,7 @@ from briefly_admin.api.backup_schemas import (
     VerifyRequest,
 )
 from briefly_admin.api.requests import Blueprint, idempotency_key, services
+from briefly_admin.api.rollback_schemas import PreviewRequest
 from briefly_admin.api.schemas import Failure, MigrationStatusAnswer
 from briefly_admin.domain.permissions import Permission
 from briefly_admin.services.access import requires
@@ -112,12 +114,18 @@ def unpin(_: Mapping[str, Any], backup_id: str) -> Response:
 
 @blueprint.route("/<backup_id>/preview", methods=["POST"])
 @requires(Permission.PREVIEW)
+@blueprint.arguments(PreviewRequest, examples=examples.PREVIEW)
 @blueprint.response(202, MigrationStatusAnswer)
 @blueprint.alt_response(404, schema=Failure, description="There is no such backup.")
 @blueprint.alt_response(409, schema=Failure, description="The backup is expired or damaged.")
-def preview(backup_id: str) -> Response:
-    """Count what restoring the backup would do: the run's report holds it, a rollback's `previewId` takes the run."""
-    return _begun(services().runs.preview(g.actor, backup_id, idempotency_key=idempotency_key()), "Preview")
+def preview(body: Mapping[str, Any], backup_id: str) -> Response:
+    """Count what restoring the backup would do, by exact and by keep.
+
+    It changes nothing. Once it is done, `GET /api/v1/runs/{run_id}` holds the result at `report.preview`, and a
+    rollback's `previewId` takes the run.
+    """
+    run = services().runs.preview(g.actor, backup_id, tables=body["tables"], idempotency_key=idempotency_key())
+    return _begun(run, "Preview")
 
 
 def _begun(run: RunView, what: str) -> Response:

@@ -1,5 +1,6 @@
 """OpenAPI 3.1 at /api/openapi.json, and the same to read at /api/docs."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,12 +25,21 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """A body as it could be; `text` is JSON, to be read."""
+
+    summary: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """An answer by its status."""
 
     status: str
     description: str
     fields: tuple[Parameter, ...]
+    examples: tuple[Example, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,7 @@ class Operation:
     description: str
     parameters: tuple[Parameter, ...]
     body: tuple[Parameter, ...]
+    examples: tuple[Example, ...]
     answers: tuple[Answer, ...]
 
 
@@ -74,7 +85,7 @@ def _operations(spec: Mapping[str, Any]) -> Iterator[Operation]:
 
 
 def _operation(path: str, method: str, found: Mapping[str, Any], schemas: Mapping[str, Any]) -> Operation:
-    body = found.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    body = found.get("requestBody", {}).get("content", {}).get("application/json", {})
     return Operation(
         anchor=f"{method}-{path.strip('/').replace('/', '-').replace('{', '').replace('}', '')}",
         method=method.upper(),
@@ -85,7 +96,8 @@ def _operation(path: str, method: str, found: Mapping[str, Any], schemas: Mappin
             Parameter(p["name"], _type(p.get("schema", {})), p.get("required", False), p.get("description", ""))
             for p in found.get("parameters", ())
         ),
-        body=tuple(_fields(body, schemas)),
+        body=tuple(_fields(body.get("schema", {}), schemas)),
+        examples=tuple(_examples(body)),
         answers=tuple(
             answer
             for status, each in sorted(found.get("responses", {}).items())
@@ -103,9 +115,21 @@ def _named(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _answers(status: str, found: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[Answer]:
     """A status may have several answers, told apart by what was asked."""
-    schema = found.get("content", {}).get("application/json", {}).get("schema", {})
+    content = found.get("content", {}).get("application/json", {})
+    schema = content.get("schema", {})
     for each in schema.get("oneOf", [schema]):
-        yield Answer(status, found.get("description", ""), tuple(_fields(each, schemas)))
+        yield Answer(status, found.get("description", ""), tuple(_fields(each, schemas)), tuple(_examples(content)))
+
+
+def _examples(content: Mapping[str, Any]) -> Iterator[Example]:
+    if "example" in content:
+        yield Example("", _pretty(content["example"]))
+    for each in content.get("examples", {}).values():
+        yield Example(each.get("summary", ""), _pretty(each["value"]))
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _fields(schema: Mapping[str, Any], schemas: Mapping[str, Any], prefix: str = "") -> Iterator[Parameter]:
@@ -113,9 +137,16 @@ def _fields(schema: Mapping[str, Any], schemas: Mapping[str, Any], prefix: str =
     for name, each in resolved.get("properties", {}).items():
         required = name in resolved.get("required", ())
         yield Parameter(f"{prefix}{name}", _type(each), required, each.get("description", ""))
-        yield from _fields(each, schemas, f"{prefix}{name}.")
-        if each.get("type") == "array":
-            yield from _fields(each["items"], schemas, f"{prefix}{name}[].")
+        yield from _within(each, schemas, f"{prefix}{name}")
+
+
+def _within(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str) -> Iterator[Parameter]:
+    """What a field holds, however deep: `tables.*.rows` for what stands under any name, `tables[].rows` in a list."""
+    yield from _fields(schema, schemas, f"{name}.")
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from _within(schema["additionalProperties"], schemas, f"{name}.*")
+    if "items" in schema:
+        yield from _within(schema["items"], schemas, f"{name}[]")
 
 
 def _resolved(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:

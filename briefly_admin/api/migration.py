@@ -5,8 +5,10 @@ from typing import Any, Final
 
 from flask import Response, current_app, g, url_for
 
+from briefly_admin.api import examples
 from briefly_admin.api.answers import backup_json, success
 from briefly_admin.api.requests import Blueprint, idempotency_key, services
+from briefly_admin.api.rollback_schemas import RollbackRequest
 from briefly_admin.api.schemas import (
     AvailableBackupsAnswer,
     Failure,
@@ -14,7 +16,6 @@ from briefly_admin.api.schemas import (
     MigrationRequest,
     MigrationStatusAnswer,
     RollbackAnswer,
-    RollbackRequest,
     StatusQuery,
     ValidationAnswer,
 )
@@ -63,14 +64,22 @@ def get(query: Mapping[str, Any]) -> Response:
 
 @blueprint.route("/rollback", methods=["POST"])
 @requires(Permission.ROLL_BACK)
-@blueprint.arguments(RollbackRequest, example={"backupId": "backup_1763812345678", "confirm": True})
+@blueprint.arguments(RollbackRequest, examples=examples.ROLLBACK)
 @blueprint.response(202, RollbackAnswer)
-@blueprint.alt_response(409, schema=Failure, description="Busy, expired, damaged, or the preview's counts moved.")
+@blueprint.alt_response(404, schema=Failure, description="There is no such backup, or no such preview.")
+@blueprint.alt_response(
+    409, schema=Failure, description="Busy, expired, damaged, nothing to keep, or not the preview of this backup."
+)
 def roll_back(body: Mapping[str, Any]) -> Response:
-    """Restore a backup. Anything but `"confirm": true` is refused, and nothing happens."""
+    """Restore a backup. Anything but `"confirm": true` is refused, and nothing happens.
+
+    What is there now is backed up first. Where the counts of `previewId` moved since by more than `allowance`, or rows
+    outside stand against it, the run fails with `refused` before anything is written.
+    """
     run = services().runs.rollback(
         g.actor, body["backupId"], confirm=body.get("confirm") is True, mode=body["mode"], tables=body["tables"],
-        reason=body["reason"], preview_id=body["previewId"], idempotency_key=idempotency_key(),
+        reason=body["reason"], preview_id=body["previewId"], rules=body["rules"], settled=body["settled"],
+        allow=body["allow"], allowance=body["allowance"], idempotency_key=idempotency_key(),
     )  # fmt: skip
     headers = {"Location": url_for("runs-v1.get_run", run_id=run.id)}
     data = {"backupId": run.backup_name or body["backupId"], "id": run.id}

@@ -6,13 +6,10 @@ from typing import Any, Final
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from briefly_admin.api.report_schemas import Report
 from briefly_admin.domain.breaker import BreakerState
 from briefly_admin.domain.config import AUTO, FIELDS, ConfigField, RunConfig
 from briefly_admin.domain.runs import RunKind, RunState
-
-_LONGEST: Final = 200
-_LONGEST_REASON: Final = 500
-_MOST_TABLES: Final = 1000
 
 
 class Request(Schema):
@@ -117,36 +114,6 @@ class MigrationRequest(Request):
     )
 
 
-class RollbackRequest(Request):
-    """Body of `POST /api/migration/rollback`."""
-
-    backupId = fields.String(  # noqa: N815 - the contract's name
-        required=True,
-        validate=validate.Length(1, _LONGEST),
-        metadata={"description": "The backup's name, `backup_…`."},
-    )
-    confirm = fields.Raw(
-        metadata={"type": "boolean", "enum": [True], "description": "Must be true, or nothing happens."},
-    )
-    mode = fields.String(
-        load_default="exact",
-        validate=validate.OneOf(("exact",), error="Must be one of: {choices}."),
-        metadata={"description": "exact: every table is what it was."},
-    )
-    tables = fields.List(
-        fields.String(validate=validate.Length(1, _LONGEST)),
-        load_default=None, allow_none=True, validate=validate.Length(1, _MOST_TABLES),
-        metadata={"description": "Only these tables; all of the backup without it."},
-    )  # fmt: skip
-    reason = fields.String(
-        load_default="", validate=validate.Length(max=_LONGEST_REASON), metadata={"description": "For the audit log."}
-    )
-    previewId = fields.String(  # noqa: N815 - the contract's name
-        load_default=None, allow_none=True, validate=validate.Length(1, _LONGEST),
-        metadata={"description": "A finished preview of this backup: refused (409) if the counts moved since."},
-    )  # fmt: skip
-
-
 class StatusQuery(Schema):
     """Query of `GET /api/migration`."""
 
@@ -185,6 +152,24 @@ class BreakerDetails(Schema):
     until = fields.DateTime(allow_none=True, metadata={"description": "When one batch may probe."})
 
 
+class Approval(Schema):
+    """What one admin has asked for and another approves."""
+
+    kind = fields.String()
+    target = fields.String()
+    plan = fields.String()
+    fingerprint = fields.String(metadata={"description": "Of the plan."})
+    backup = fields.String(allow_none=True, metadata={"description": "Of a rollback, as its mode and tables."})
+    mode = fields.String(allow_none=True)
+    tables = fields.List(fields.String(), allow_none=True, metadata={"description": "null: all of the backup."})
+    reason = fields.String()
+    asked_by = fields.String()
+    asked_until = fields.DateTime(metadata={"description": "When the run is cancelled if nobody has approved it."})
+    approved_by = fields.String(allow_none=True)
+    approved_at = fields.DateTime(allow_none=True)
+    good_until = fields.DateTime(allow_none=True, metadata={"description": "By when a worker must begin."})
+
+
 class RunDetails(MigrationStatus):
     """A run with its phases and its report."""
 
@@ -196,8 +181,9 @@ class RunDetails(MigrationStatus):
     waiting_until = fields.DateTime(allow_none=True, metadata={"description": "When it tries next."})
     breaker = fields.Nested(BreakerDetails, allow_none=True, metadata={"description": "null while it is closed."})
     blocking = fields.List(fields.String(), metadata={"description": "Who holds the locks that it waits for."})
+    approval = fields.Nested(Approval, allow_none=True, metadata={"description": "null where it needs none."})
     phases = fields.List(fields.Dict())
-    report = fields.Dict(allow_none=True)
+    report = fields.Nested(Report, allow_none=True, metadata={"description": "null while it is not done."})
     error_code = fields.String(allow_none=True)
     remedy = fields.String(allow_none=True)
     actions = fields.List(fields.String(), metadata={"description": "What you may do with it now."})

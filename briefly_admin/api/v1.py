@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from flask import Response, g
 
+from briefly_admin.api import examples
 from briefly_admin.api.answers import run_json, success
 from briefly_admin.api.requests import Blueprint, services
 from briefly_admin.api.schemas import Failure, LiveConfigRequest, RunAnswer, ValidationAnswer
@@ -19,7 +20,7 @@ runs: Final = Blueprint("runs-v1", __name__, url_prefix="/api/v1/runs", descript
 
 @runs.route("/<run_id>", methods=["GET"])
 @requires(Permission.READ)
-@runs.response(200, RunAnswer)
+@runs.response(200, RunAnswer, example=examples.PREVIEWED)
 @runs.alt_response(404, schema=Failure, description="There is no such run.")
 def get_run(run_id: str) -> Response:
     """One run, by its id or number, with its phases and its report."""
@@ -57,6 +58,16 @@ def pause(run_id: str) -> Response:
 def resume(run_id: str) -> Response:
     """Go on from the last batch, as soon as a worker takes it."""
     return success(run_json(services().runs.resume(g.actor, run_id)))
+
+
+@runs.route("/<run_id>/approve", methods=["POST"])
+@requires(Permission.APPROVE)
+@runs.response(200, RunAnswer)
+@runs.alt_response(404, schema=Failure, description="There is no such run.")
+@runs.alt_response(409, schema=Failure, description="It waits for no approval, waited too long, or is your own.")
+def approve(run_id: str) -> Response:
+    """Let a run begin that another admin asked for, where `REQUIRE_APPROVAL` is set: it becomes `pending`."""
+    return success(run_json(services().runs.approve(g.actor, run_id)))
 
 
 @runs.route("/<run_id>/cancel", methods=["POST"])

@@ -23,7 +23,7 @@ from briefly_admin.services.views import RunView
 
 _BETWEEN: Final = 0.5
 """Seconds between two JSON lines of one phase."""
-_STANDING: Final = frozenset({RunState.PENDING, RunState.PAUSED, RunState.INTERRUPTED})
+_STANDING: Final = frozenset({RunState.AWAITING_APPROVAL, RunState.PENDING, RunState.PAUSED, RunState.INTERRUPTED})
 """States whose sentence says why nothing moves."""
 
 
@@ -41,6 +41,7 @@ class Printer:
         self._phase = ""
         self._said = ""
         self._stood: RunState | None = None
+        self._asked = False
         self._held = ""
         self._wanted = 1
         self._printed: Any = None
@@ -79,7 +80,7 @@ class Printer:
         elif view.state in _STANDING:
             # Only at the second look: a worker takes most runs within half a second.
             if view.state is self._stood:
-                self._say(view.sentence)
+                self._stand(view)
         elif view.progress and view.live:
             self._wanted = int(view.config.get("workers", 1))
             self.progress(view.progress)
@@ -106,6 +107,13 @@ class Printer:
         for task in self._tasks.values() if self._bars else ():
             self._bars.remove_task(task)  # type: ignore[union-attr] # looked at one line above
         self._tasks.clear()
+
+    def _stand(self, view: RunView) -> None:
+        """Why nothing moves; once of an approval, for hours may pass, and the sentence counts the minutes."""
+        waits = view.state is RunState.AWAITING_APPROVAL
+        if not (waits and self._asked):
+            self._say(view.sentence)
+        self._asked = waits
 
     def _say(self, text: str, when: str = "", until: str = "") -> None:
         """Once, as long as it and the moment of the next try stay the same."""

@@ -8,17 +8,20 @@ from typing import Any, Final
 import click
 
 from briefly_admin.cli.follow import conclude, follow, workers
-from briefly_admin.cli.printing import as_json, at, counted, print_json, print_table
+from briefly_admin.cli.printing import as_json, at, counted, one_line, print_json, print_table
 from briefly_admin.cli.session import Session, session
 from briefly_admin.domain.actions import Action
 from briefly_admin.domain.errors import InvalidRequest
 from briefly_admin.domain.findings import Finding, blocking
 from briefly_admin.domain.runs import LED, RunKind, RunState
+from briefly_admin.services.approving import APPROVAL
 from briefly_admin.services.sentences import at_work, held_back, next_try
 from briefly_admin.services.views import RunView
 
 _BLOCKING: Final = 3
 _LISTED: Final = 20
+_GOES_ON: Final = frozenset({Action.APPROVE, Action.RESUME})
+"""What lets a run begin or go on: it is led here where no worker listens."""
 
 
 def parse_config(text: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -107,7 +110,7 @@ def status(run_id: str | None, *, as_json: bool) -> None:
             return
         click.echo(f"Run {view.number} ({view.id}), {view.kind} of {view.target_title}, {view.state}.")
         click.echo(view.sentence)
-        for line in _how_it_goes(view):
+        for line in (*_what_waits(view), *_how_it_goes(view)):
             click.echo(line)
         if view.backup_name:
             click.echo(f"Backup: {view.backup_name}")
@@ -116,6 +119,17 @@ def status(run_id: str | None, *, as_json: bool) -> None:
             ((p.phase, p.state, at(p.started_at), at(p.finished_at)) for p in view.phases),
             empty="",
         )
+
+
+def _what_waits(view: RunView) -> Iterator[str]:
+    """What another admin is to approve."""
+    if view.state is RunState.AWAITING_APPROVAL and APPROVAL in view.options:
+        names = view.options[APPROVAL]["names"]
+        what = f"{names['kind']} of {names['target']} by the plan {names['plan']} ({names['fingerprint'][:12]}…)"
+        if names["backup"]:
+            what += f" to {names['backup']}, {names['mode']}, {', '.join(names['tables'] or ['all tables'])}"
+        reason = view.options.get("reason")
+        yield one_line(f"To approve: {what}{f'; reason: {reason}' if reason else ''}.")
 
 
 def _how_it_goes(view: RunView) -> Iterator[str]:
@@ -158,7 +172,7 @@ def _steering(action: Action, words: str) -> click.Command:
     def steer(run_id: str, *, as_json: bool) -> None:
         with session() as active:
             view = getattr(active.services.runs, str(action))(active.actor, run_id)
-            if action is Action.RESUME and not workers(active):
+            if action in _GOES_ON and view.state is RunState.PENDING and not workers(active):
                 conclude(follow(active, view.id, json_lines=as_json), json_lines=as_json)
             else:
                 _print_state(view, as_json=as_json)
@@ -182,6 +196,7 @@ COMMANDS: Final = (
     run,
     validate,
     status,
+    _steering(Action.APPROVE, "Let begin what another admin asked for; lead it here where no worker listens."),
     _steering(Action.PAUSE, "Pause a run at the end of its batch."),
     _steering(Action.RESUME, "Go on with a run from its last batch; lead it here where no worker listens."),
     _steering(Action.CANCEL, "Cancel a run at the end of its batch."),

@@ -11,6 +11,7 @@ from briefly_admin.domain.runs import RunKind, RunState
 class Action(StrEnum):
     """A button of the run page, and the same deed by endpoint and command."""
 
+    APPROVE = "approve"
     PAUSE = "pause"
     RESUME = "resume"
     CANCEL = "cancel"
@@ -23,7 +24,7 @@ class Action(StrEnum):
 
 _S, _A = RunState, Action
 BY_STATE: Final[dict[RunState, tuple[Action, ...]]] = {
-    _S.AWAITING_APPROVAL: (_A.CANCEL,),
+    _S.AWAITING_APPROVAL: (_A.APPROVE, _A.CANCEL),
     _S.PENDING: (_A.CANCEL,),
     _S.RUNNING: (_A.PAUSE, _A.CANCEL, _A.CHANGE),
     _S.PAUSING: (),
@@ -37,6 +38,7 @@ BY_STATE: Final[dict[RunState, tuple[Action, ...]]] = {
     _S.ROLLED_BACK: (_A.REPORT,),
 }
 PERMISSION: Final[dict[Action, Permission]] = {
+    _A.APPROVE: Permission.APPROVE,
     _A.PAUSE: Permission.STEER,
     _A.RESUME: Permission.STEER,
     _A.CANCEL: Permission.STEER,
@@ -61,12 +63,13 @@ class Allowed:
 
 def allowed_actions(
     state: RunState, role: Role, *, kind: RunKind = RunKind.MIGRATION, has_backup: bool = True, resumable: bool = True,
-    same_plan: bool = True,
+    same_plan: bool = True, own: bool = False,
 ) -> tuple[Allowed, ...]:  # fmt: skip
     """The actions of a state, in the order of their buttons.
 
     `has_backup`: an unexpired backup of the run is there; `resumable`: nothing else began since it stopped;
-    `same_plan`: the plan is the one that the run began with, or the run is not bound to it.
+    `same_plan`: the plan is the one that the run began with, or the run is not bound to it; `own`: whoever looks asked
+    for the run.
     """
     listed = []
     for action in BY_STATE[state]:
@@ -74,16 +77,18 @@ def allowed_actions(
             continue
         if action is Action.ROLL_BACK and kind not in _WRITING:
             continue
-        why = _why_not(action, role, has_backup=has_backup, resumable=resumable, same_plan=same_plan)
+        why = _why_not(action, role, has_backup=has_backup, resumable=resumable, same_plan=same_plan, own=own)
         listed.append(Allowed(action, allowed=not why, why_not=why))
     return tuple(listed)
 
 
-def _why_not(action: Action, role: Role, *, has_backup: bool, resumable: bool, same_plan: bool) -> str:
+def _why_not(action: Action, role: Role, *, has_backup: bool, resumable: bool, same_plan: bool, own: bool) -> str:
     permission = PERMISSION[action]
     if permission not in GRANTS[role]:
         needed = next(r for r in Role if permission in GRANTS[r])
         return f"This needs the role {needed}; yours is {role}."
+    if action is Action.APPROVE and own:
+        return "Another admin approves what you have asked for."
     if action is Action.ROLL_BACK and not has_backup:
         return "There is no backup of this run that can be restored."
     if action is Action.RESUME and not resumable:

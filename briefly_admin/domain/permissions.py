@@ -33,6 +33,8 @@ class Permission(StrEnum):
     ROTATE_KEYS = "rotate_keys"
     PREVIEW = "preview"
     ROLL_BACK = "roll_back"
+    APPROVE = "approve"
+    """Let begin what another person has asked for, where REQUIRE_APPROVAL is set."""
     MANAGE_PEOPLE = "manage_people"
     MANAGE_OWN = "manage_own"
     """One's own password, sessions and tokens."""

@@ -69,12 +69,13 @@ TRANSITIONS: Final[dict[RunState, frozenset[RunState]]] = {
     ),
     # The batch in flight may still be the last one, or fail.
     _S.PAUSING: frozenset({_S.PAUSED, _S.CANCELLING, _S.INTERRUPTED, _S.FAILED, _S.COMPLETED, _S.COMPLETED_WITH_SKIPS}),
-    _S.PAUSED: frozenset({_S.PENDING, _S.CANCELLED}),
-    _S.INTERRUPTED: frozenset({_S.RUNNING, _S.PENDING, _S.PAUSED, _S.CANCELLED, _S.FAILED}),
+    # What needs an approval and has none that is still good waits for another one when it is to go on.
+    _S.PAUSED: frozenset({_S.PENDING, _S.AWAITING_APPROVAL, _S.CANCELLED}),
+    _S.INTERRUPTED: frozenset({_S.RUNNING, _S.PENDING, _S.AWAITING_APPROVAL, _S.PAUSED, _S.CANCELLED, _S.FAILED}),
     _S.CANCELLING: frozenset({_S.CANCELLED, _S.FAILED, _S.COMPLETED, _S.COMPLETED_WITH_SKIPS}),
     # Resume from the last batch, or roll back.
-    _S.CANCELLED: frozenset({_S.PENDING, _S.ROLLED_BACK}),
-    _S.FAILED: frozenset({_S.PENDING, _S.ROLLED_BACK}),
+    _S.CANCELLED: frozenset({_S.PENDING, _S.AWAITING_APPROVAL, _S.ROLLED_BACK}),
+    _S.FAILED: frozenset({_S.PENDING, _S.AWAITING_APPROVAL, _S.ROLLED_BACK}),
     _S.COMPLETED: frozenset({_S.ROLLED_BACK}),
     _S.COMPLETED_WITH_SKIPS: frozenset({_S.COMPLETED, _S.ROLLED_BACK}),
     # Rolling the rollback back restores the former state.

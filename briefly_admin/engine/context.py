@@ -58,8 +58,8 @@ class Journal(Protocol):
     def save_quarantine(self, rows: Iterable[QuarantinedRow]) -> None:
         """Copy quarantined rows; idempotent."""
 
-    def quarantined(self, table: str | None = None) -> Sequence[QuarantinedRow]:
-        """The run's quarantined rows (at most maxSkipped)."""
+    def quarantined(self, table: str | None = None, run_id: UUID | None = None) -> Sequence[QuarantinedRow]:
+        """The quarantined rows (at most maxSkipped) of this run, or of another."""
 
     def backup_begun(self, backup_id: UUID, name: str, shred_key: bytes) -> None:
         """A backup is being written; it does not exist before `backup_proven`."""
@@ -139,7 +139,7 @@ class RunContext:
     read_config: Callable[[], RunConfig]
     """The config as it is now: live fields (batch size, pause, workers) change while the run goes."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Rollback and preview: backup_id (uuid text), tables (list or None), mode, reason, expected; see services."""
+    """Rollback and preview: backup_id (uuid text), tables (list or None), mode, reason, expected …; see services."""
     should_stop: StopSignal = _no_stop
     sleep: Callable[[float], None] = time.sleep
     """Seconds; wakes early and raises Stopped when a stop is asked for."""

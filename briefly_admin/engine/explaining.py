@@ -19,8 +19,9 @@ from briefly_admin.engine.before import read_tables
 from briefly_admin.engine.catalog import CatalogColumn
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.digesting import LARGE, cuts
+from briefly_admin.engine.expected import as_it_was, expected, image
 from briefly_admin.engine.noting import while_noting
-from briefly_admin.engine.repairs import CompiledRepairs, as_stored, compile_repairs
+from briefly_admin.engine.repairs import compile_repairs
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step, share
 from briefly_admin.engine.staged import StagedTable
 from briefly_admin.engine.tally import Tally
@@ -116,7 +117,7 @@ class _Explainer:
             for name, table in read_tables(connection, context.plan).items()
         }
         self._staged = {
-            name: _as_it_was(relation, self._tables[name].columns) for name, relation in self._relations.items()
+            name: as_it_was(relation, self._tables[name].columns) for name, relation in self._relations.items()
         }
 
     def work(self, claimed: Claimed, note: Note) -> tuple[Count, Mapping[str, Any]]:
@@ -160,7 +161,7 @@ class _Explainer:
         untouched = sql.SQL("e.before = sha256({})").format(row_bytes_sql(now, "c")) if alone else sql.SQL("false")
         return _UNEXPLAINED.format(
             expected=sql.SQL(", ").join(
-                sql.SQL("{} AS {}").format(_expected(repairs, column), sql.Identifier(each.name))
+                sql.SQL("{} AS {}").format(expected(repairs, column), sql.Identifier(each.name))
                 for column, each in zip(columns, then, strict=True)
             ),
             before=before, untouched=untouched, staged=self._staged[table.name], joins=repairs.joins,
@@ -177,7 +178,7 @@ class _Explainer:
         bytes_differ = sql.SQL("{} <> {}").format(row_bytes_sql(then, "e"), row_bytes_sql(now, "c"))
         if not self._same_types(name, columns):
             return bytes_differ
-        images = sql.SQL("NOT ({} OPERATOR(pg_catalog.*=) {})").format(_image(then, "e"), _image(now, "c"))
+        images = sql.SQL("NOT ({} OPERATOR(pg_catalog.*=) {})").format(image(then, "e"), image(now, "c"))
         return sql.SQL("{} AND {}").format(images, bytes_differ)
 
     def _same_types(self, name: str, columns: Sequence[CatalogColumn]) -> bool:
@@ -199,34 +200,8 @@ _UNEXPLAINED: Final = sql.SQL(
 )
 
 
-def _as_it_was(staged: sql.Identifier, columns: Sequence[CatalogColumn]) -> sql.Composable:
-    """What stands behind FROM: arrays that are staged as text are arrays again, as repairs read them."""
-    if not any(_is_array_as_text(column) for column in columns):
-        return staged
-    values = sql.SQL(", ").join(
-        sql.SQL("{name}::{type} AS {name}").format(name=sql.Identifier(column.name), type=sql.SQL(column.type))
-        if _is_array_as_text(column)
-        else sql.Identifier(column.name)
-        for column in columns
-    )
-    return sql.SQL("(SELECT {} FROM {} AS staged)").format(values, staged)
-
-
-def _is_array_as_text(column: CatalogColumn) -> bool:
-    return column.send is None and column.type.endswith("[]")
-
-
 def _order(sample: Mapping[str, Any]) -> str:
     return str(sample["key"])
-
-
-def _image(columns: Sequence[SendColumn], alias: str) -> sql.Composable:
-    """The row as a record; a type without a binary form as its text, as it is staged."""
-    values = sql.SQL(", ").join(
-        sql.SQL("{}" if column.send else "{}::pg_catalog.text").format(sql.Identifier(alias, column.name))
-        for column in columns
-    )
-    return sql.SQL("ROW({})::pg_catalog.record").format(values)
 
 
 def _range(alias: str, column: str, bounds: Mapping[str, Any]) -> sql.Composable:
@@ -241,11 +216,6 @@ def _range(alias: str, column: str, bounds: Mapping[str, Any]) -> sql.Composable
 
 def _each(form: str, pairs: Sequence[tuple[str, str]], between: str = ", ") -> sql.Composable:
     return sql.SQL(between).join(sql.SQL(form).format(*map(sql.Identifier, pair)) for pair in pairs)
-
-
-def _expected(repairs: CompiledRepairs, column: CatalogColumn) -> sql.Composable:
-    value = repairs.values.get(column.name)
-    return sql.Identifier("t", column.name) if value is None else as_stored(value, column)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.noting import while_noting
 from briefly_admin.engine.retry import describe, patiently
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step
-from briefly_admin.engine.staged import copy_into, staged_digest, staged_table
+from briefly_admin.engine.staged import copy_into, is_whole, staged_digest, staged_table
 from briefly_admin.engine.target import Connection
 from briefly_admin.vault.vault import BackupReader
 
@@ -80,6 +80,17 @@ class _Worker:
         """Index, analyse and compare a table that is loaded: nothing, or what is damaged."""
         table = self._tables[claimed.partition.table]
         return self._once(table, f"table {table.label}", lambda connection: self._proven(connection, table, note))
+
+    def compare(self, claimed: Claimed, note: Note) -> tuple[Count, Mapping[str, Any]]:
+        """Compare a table that another run has staged and checked: {"whole"}."""
+        table = self._tables[claimed.partition.table]
+
+        def compared() -> bool:
+            connection = self._connected()
+            staged = staged_table(connection, self._reader.manifest, table, self._schema)
+            return while_noting(connection, self._alive(note), lambda: is_whole(connection, staged))
+
+        return Count(), {"whole": patiently(self._context, f"Comparing {table.name}", self._announce, compared)}
 
     def _once(
         self, table: TableManifest, what: str, work: Callable[[Connection], Mapping[str, Any]],
@@ -155,12 +166,17 @@ class _Worker:
         return {"rows": stream.rows}
 
     def _proven(self, connection: Connection, table: TableManifest, note: Note) -> Mapping[str, Any]:
+        self._context.check_stop()
+        return while_noting(connection, self._alive(note), lambda: self._prove(connection, table))
+
+    def _alive(self, note: Note) -> Callable[[], None]:
+        """What is called while a statement takes its time."""
+
         def alive() -> None:
             self._context.check_stop()
             note(Count())
 
-        self._context.check_stop()
-        return while_noting(connection, alive, lambda: self._prove(connection, table))
+        return alive
 
     def _prove(self, connection: Connection, table: TableManifest) -> Mapping[str, Any]:
         staged = staged_table(connection, self._reader.manifest, table, self._schema)
@@ -199,9 +215,11 @@ def _step(
 
 STEP: Final = _step("stage", Phase.STAGE, _Worker.load)
 CHECK: Final = _step("stage-check", Phase.STAGE, _Worker.check)
+KEPT: Final = _step("stage-kept", Phase.STAGE, _Worker.compare)
+"""What a preview has left staged, compared again."""
 VERIFY_STEP: Final = _step("verify-stage", Phase.VERIFY, _Worker.load)
 VERIFY_CHECK: Final = _step("verify-check", Phase.VERIFY, _Worker.check)
-STEPS: Final[tuple[Step, ...]] = (STEP, CHECK, VERIFY_STEP, VERIFY_CHECK)
+STEPS: Final[tuple[Step, ...]] = (STEP, CHECK, KEPT, VERIFY_STEP, VERIFY_CHECK)
 LEADERS: Final[Mapping[Phase, tuple[Step, Step]]] = {
     Phase.STAGE: (
         _step(STEP.name, Phase.STAGE, _Worker.load, leads=True),

@@ -55,6 +55,8 @@ _OF_A_BACKUP: Final[Mapping[RunKind, Mapping[Phase, PhaseFunction]]] = {
 }
 """Runs that look at a backup: every phase of them is their own, and may be repeated."""
 _BY_ROLLBACK: Final = frozenset({RunKind.ROLLBACK, RunKind.PREVIEW})
+_BEFORE_AND_AFTER: Final = frozenset({Phase.STAGE, Phase.PREVIEW, Phase.VERIFY})
+"""A rollback's phases that may be repeated as a whole; its restore knows itself what it may try again."""
 
 
 def lead(context: RunContext) -> dict[str, Any]:
@@ -135,7 +137,8 @@ def _lead_phase(context: RunContext, phase: Phase, leading: _Leading) -> dict[st
         if phase in _WRITING and context.kind in EXCLUSIVE_KINDS and not _rehearsed(context):
             _again(context, phase, leading.need)
         function = _function(context, phase)
-        repeatable = context.kind in _OF_A_BACKUP or (phase in _REPEATABLE and function is _PHASES[phase])
+        repeatable = context.kind in _OF_A_BACKUP or (phase in _REPEATABLE and function is _PHASES.get(phase))
+        repeatable = repeatable or (context.kind in _BY_ROLLBACK and phase in _BEFORE_AND_AFTER)
         result = dict(_again(context, phase, lambda: function(context)) if repeatable else function(context))
         _again(context, phase, leading.flush)
     except (Fenced, Stopped):

@@ -4,7 +4,7 @@ A relation is given as composed SQL, so that staged copies of a table serve as w
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ class CompiledRepairs:
     joins: sql.Composable
     values: Mapping[str, sql.Composable]
     """Column → expression of its repaired value; only columns that a repair may change."""
+    aggregates: Mapping[str, sql.Composable] = field(default_factory=dict)
+    """Column of an aggregate repair → the aggregate over the children, whatever the column holds."""
 
 
 def template(text: str, alias: str, columns: Collection[str], types: Mapping[str, str] | None = None) -> sql.Composed:
@@ -54,31 +56,37 @@ def compile_repairs(
     relation: Relation | None = None,
     alias: str = "t",
     scope: sql.Composable | None = None,
+    joined: str = "",
 ) -> CompiledRepairs:
     """The table's repairs over `alias`.
 
     `scope`: a query of keys (the key columns, in order) of the rows at hand: aggregates and groups then read only
     what those rows need; without it each is one pre-aggregated join over the whole child. A repair of a column that
-    the table lacks counts as a NULL column repaired.
+    the table lacks counts as a NULL column repaired. `joined`: what the joins' own aliases begin with, else `alias`.
     """
     source = relation or (lambda name: catalog[name].identifier)
     columns = {column.name: column.base_type for column in catalog[table.name].columns}
     types = {column.name: column.type for column in table.columns}
     joins: list[sql.Composable] = []
     values: dict[str, sql.Composable] = {}
+    aggregates: dict[str, sql.Composable] = {}
     for number, repair in enumerate(table.repairs):
-        name = f"{alias}_r{number}"
+        name = f"{joined or alias}_r{number}"
         if isinstance(repair, Repair):
             expression = repair.expression_for(columns.get(repair.column, ""))
             values[repair.column] = template(expression, alias, columns, types)
         elif isinstance(repair, AggregateRepair):
             child_columns = {column.name for column in catalog[repair.child].columns}
             joins.append(_aggregate_join(plan, table, repair, source, name, alias, child_columns, scope))
-            values[repair.column] = _aggregate_value(repair, name, alias, columns, types)
+            value = sql.SQL("coalesce({}.value, {})").format(sql.Identifier(name), sql.SQL(repair.empty))  # a literal
+            aggregates[repair.column] = value
+            values[repair.column] = (
+                _filled(repair.column, alias, columns, types, value) if repair.only_missing else value
+            )
         else:
             joins.append(_grouped_join(table, repair, source, name, alias, scope, columns))
             values[repair.column] = _filled(repair.column, alias, columns, types, sql.Identifier(name, "value"))
-    return CompiledRepairs(sql.SQL(" ").join(joins), values)
+    return CompiledRepairs(sql.SQL(" ").join(joins), values, aggregates)
 
 
 _AGGREGATE: Final = sql.SQL(
@@ -99,13 +107,6 @@ def _aggregate_join(
         child=source(repair.child), where=where, name=sql.Identifier(name), alias=sql.Identifier(alias),
         key=sql.Identifier(table.key[0]),
     )  # fmt: skip
-
-
-def _aggregate_value(
-    repair: AggregateRepair, name: str, alias: str, columns: Collection[str], types: Mapping[str, str]
-) -> sql.Composable:
-    value = sql.SQL("coalesce({}.value, {})").format(sql.Identifier(name), sql.SQL(repair.empty))  # a plan's literal
-    return _filled(repair.column, alias, columns, types, value) if repair.only_missing else value
 
 
 def _filled(

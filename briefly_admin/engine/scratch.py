@@ -26,6 +26,12 @@ PARTS: Final = "parts"
 _NAME: Final = re.compile(r"^briefly_scratch_([0-9a-f]{32})_[0-9]+$")
 _TRIES: Final = 50
 _PAUSE: Final = 0.1
+_GRANTED: Final = """
+SELECT DISTINCT a.grantee = 0, CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END FROM (
+  SELECT nspacl, nspowner FROM pg_namespace WHERE nspname = %(schema)s
+  UNION ALL SELECT relacl, relowner FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%(schema)s))
+) AS o (acl, owner), LATERAL aclexplode(o.acl) AS a WHERE a.grantee <> o.owner
+"""
 _OURS: Final = """
 AND a.usename = current_user AND a.application_name = current_setting('application_name')
 AND a.pid <> pg_backend_pid()
@@ -88,7 +94,22 @@ def create_scratch(connection: Connection, run_id: UUID, attempt: int) -> str:
         table = sql.SQL("CREATE {} {} (what text PRIMARY KEY, result jsonb NOT NULL)")
         connection.execute(table.format(sql.SQL("TABLE"), sql.Identifier(schema, MARKS)))
         connection.execute(table.format(sql.SQL("UNLOGGED TABLE"), sql.Identifier(schema, PARTS)))
+        shut(connection, schema)
     return schema
+
+
+def shut(connection: Connection, schema: str) -> None:
+    """Take back what ALTER DEFAULT PRIVILEGES granted on the schema and on the tables that are in it by now.
+
+    What is staged is tenants' data. The tables matter, too: pg_stats shows values of any table that one may read,
+    whatever the privileges on its schema.
+    """
+    granted = connection.execute(_GRANTED, {"schema": schema}).fetchall()
+    for public, role in granted:
+        whose = sql.SQL("PUBLIC") if public else sql.Identifier(role)
+        for what in ("ALL TABLES IN SCHEMA", "SCHEMA"):
+            revoke = sql.SQL("REVOKE ALL ON {} {} FROM {} CASCADE")
+            connection.execute(revoke.format(sql.SQL(what), sql.Identifier(schema), whose))
 
 
 def drop_scratch(connection: Connection, run_id: UUID, *, up_to_attempt: int | None = None) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from briefly_admin.domain.digest import TableDigest
 from briefly_admin.domain.errors import Refused
@@ -14,7 +14,7 @@ from briefly_admin.engine.staged_types import create_types, resolve_types
 from briefly_admin.engine.target import Connection
 from briefly_admin.vault.digest import SendColumn, digest_of, digest_sql
 
-__all__ = ["StagedTable", "copy_into", "create_staged", "create_types", "staged_digest", "staged_table"]
+__all__ = ["StagedTable", "copy_into", "create_staged", "create_types", "is_whole", "staged_digest", "staged_table"]
 
 _RESOLVE: Final = """
 SELECT w.name, format_type(t.oid, w.typmod), ts.nspname, p.proname, cn.nspname, co.collname
@@ -83,9 +83,27 @@ def copy_into(staged: StagedTable) -> sql.Composed:
 
 def staged_digest(connection: Connection, staged: StagedTable) -> TableDigest:
     """The digest of the staged rows, as PostgreSQL computes it."""
-    row = connection.execute(digest_sql(staged.identifier, staged.columns)).fetchone()
+    query = digest_sql(staged.identifier, staged.columns, server=connection.info.server_version)
+    row = connection.execute(query).fetchone()
     assert row is not None
     return digest_of(row)
+
+
+def is_whole(connection: Connection, staged: StagedTable) -> bool:
+    """Whether the table stands there with the backup's rows, byte for byte; not within a transaction."""
+    try:
+        return staged_digest(connection, staged) == staged.manifest.digest
+    except errors.UndefinedTable:
+        return False
+
+
+def is_full(connection: Connection, staged: StagedTable) -> bool:
+    """Whether the table that was found whole before still has its rows: a crash of the server takes all or none."""
+    try:
+        row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(staged.identifier)).fetchone()
+    except errors.UndefinedTable:
+        return False
+    return row is not None and row[0] == staged.manifest.rows
 
 
 def _resolve(connection: Connection, manifest: Manifest, table: TableManifest, schema: str) -> list[tuple[Any, ...]]:

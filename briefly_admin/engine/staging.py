@@ -2,15 +2,13 @@
 
 The run's workers load the streams, a partition each, and then index and check the tables, a partition each. A crash of
 the server empties unlogged tables, therefore `still_whole` compares digests again before they are relied on. Damage
-ends the step at once, except in a drill, which lists all of it.
+ends the step at once, except in a drill, which lists all of it. What one run has staged another may use (`borrow`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
-
-import psycopg
 
 from briefly_admin.domain.errors import BackupDamaged, NotFound, Unavailable
 from briefly_admin.domain.manifest import Manifest, TableManifest
@@ -18,16 +16,17 @@ from briefly_admin.domain.partitions import Partition, PartitionView
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine import scratch
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.loading import LEADERS, open_named, register
+from briefly_admin.engine.loading import KEPT, LEADERS, open_named, register
 from briefly_admin.engine.retry import describe
 from briefly_admin.engine.sharing import Step, share
-from briefly_admin.engine.staged import StagedTable, create_staged, create_types, staged_digest, staged_table
+from briefly_admin.engine.staged import StagedTable, create_staged, create_types, is_whole, staged_table
 from briefly_admin.engine.tally import Tally
 from briefly_admin.engine.target import Connection
 from briefly_admin.vault.vault import BackupReader
 
 STAGED: Final = "staged"
-"""The mark of a scratch schema whose tables were all loaded and checked."""
+"""The mark of a scratch schema whose tables were all loaded and checked: {"backup_id"}, and of one that uses another
+run's tables {"tables_in": the schema where they stand}, too."""
 CRASHES: Final = 3
 """How often staging begins anew after the server emptied what was there."""
 
@@ -88,7 +87,9 @@ def prepare(
         schema = scratch.create_scratch(connection, context.run_id, context.attempt)
         if context.kind is RunKind.DRILL:  # elsewhere, the types may be missing; the target has them
             create_types(connection, reader.manifest, schema)
-        return schema, tuple(create_staged(connection, reader.manifest, table, schema) for table in tables)
+        staged = tuple(create_staged(connection, reader.manifest, table, schema) for table in tables)
+        scratch.shut(connection, schema)
+        return schema, staged
 
 
 def load(context: RunContext, phase: Phase, reader: BackupReader, tables: Sequence[TableManifest], schema: str) -> bool:
@@ -142,17 +143,60 @@ def emptied() -> Unavailable:
 
 
 def still_whole(
-    connection: Connection, run_id: UUID, manifest: Manifest, tables: Sequence[TableManifest]
-) -> tuple[str, tuple[StagedTable, ...]] | None:
-    """The newest scratch schema of the run that holds these tables of this backup whole, and them; or None."""
+    connection: Connection, run_id: UUID, manifest: Manifest, tables: Sequence[TableManifest],
+    judge: Callable[[Connection, StagedTable], bool] = is_whole,
+) -> tuple[str, tuple[StagedTable, ...]] | None:  # fmt: skip
+    """The newest scratch schema of the run that holds these tables of this backup whole, and them; or None.
+
+    `judge`: whether a table is; by its digest, unless what is made of it is compared with the manifest anyway.
+    """
     for schema in scratch.scratch_schemas(connection, run_id):
         found = scratch.marked(connection, schema, STAGED)
         if found is None or found.get("backup_id") != str(manifest.backup_id):
             continue
-        staged = tuple(staged_table(connection, manifest, table, schema) for table in tables)
-        if all(_is_whole(connection, each) for each in staged):
+        place = str(found.get("tables_in", schema))
+        staged = tuple(staged_table(connection, manifest, table, place) for table in tables)
+        if all(judge(connection, each) for each in staged):
             return schema, staged
     return None
+
+
+def borrow(
+    context: RunContext, lender: UUID, reader: BackupReader, tables: Sequence[TableManifest]
+) -> tuple[StagedTable, ...] | None:
+    """Use what another run has staged, compared again by all workers: the run gets a scratch schema without tables.
+
+    None where that is not whole, which the log says; the run is to stage them itself. Raises Stopped, Unavailable,
+    Fenced, RunFailed, psycopg.Error; what is left of it then is no whole scratch schema.
+    """
+    with _session(context, "staging") as connection:
+        place = _lent(connection, lender, reader.manifest)
+    faults = ["it is gone"] if place is None else _faults(context, reader, tables, place)
+    if faults or place is None:
+        text = f"What run {lender} left staged cannot be used, and is staged anew: {'; '.join(faults)}."
+        context.journal.log("warning", text, Phase.STAGE)
+        return None
+    with _session(context, "staging") as connection:
+        schema = scratch.create_scratch(connection, context.run_id, context.attempt)
+        mark = {"backup_id": str(reader.manifest.backup_id), "tables_in": place}
+        scratch.mark(connection, schema, STAGED, mark)
+        return tuple(staged_table(connection, reader.manifest, table, place) for table in tables)
+
+
+def _lent(connection: Connection, lender: UUID, manifest: Manifest) -> str | None:
+    """The lender's newest scratch schema that was whole with tables of this backup."""
+    for schema in scratch.scratch_schemas(connection, lender):
+        found = scratch.marked(connection, schema, STAGED)
+        if found is not None and found.get("backup_id") == str(manifest.backup_id):
+            return schema
+    return None
+
+
+def _faults(context: RunContext, reader: BackupReader, tables: Sequence[TableManifest], place: str) -> list[str]:
+    parts = [Partition(title, number) for number, title in enumerate(_titled(reader, tables))]
+    rows = {title: table.rows for title, table in _titled(reader, tables).items()}
+    views = _shared(context, KEPT, reader, parts, place, Tally(context, Phase.STAGE, rows, before=rows))
+    return [f"{view.partition.table} is not there whole" for view in views if not view.result.get("whole")]
 
 
 def drop_quietly(context: RunContext, phase: Phase) -> None:
@@ -169,13 +213,6 @@ def _session(context: RunContext, name: str) -> Iterator[Connection]:
     with context.target.session(bulk=True) as connection:
         register(context, connection, name)
         yield connection
-
-
-def _is_whole(connection: Connection, staged: StagedTable) -> bool:
-    try:
-        return staged_digest(connection, staged) == staged.manifest.digest
-    except psycopg.errors.UndefinedTable:
-        return False
 
 
 class _Show:

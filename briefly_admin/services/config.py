@@ -27,6 +27,8 @@ class ServiceConfig:
     store_lasts: bool = True
     """The `file:` store's disk is kept by the platform."""
     production: bool = False
+    require_approval: bool = False
+    """What changes data begins only once another admin has approved it."""
     drill_every: timedelta | None = None
     """How often the clock drills the newest backup; None: never."""
 

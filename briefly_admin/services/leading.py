@@ -15,7 +15,7 @@ from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import LED, RunKind, RunState
 from briefly_admin.engine.context import RunContext
-from briefly_admin.services import restoring
+from briefly_admin.services import approving, restoring
 from briefly_admin.services.auditing import WORKER, AuditService
 from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.services.contexts import run_context
@@ -92,6 +92,7 @@ class LeadService:
     ) -> Callable[[Row[Any]], None]:
         """Run the engine; what to write down then."""
         try:
+            self._require_approved(row)
             report = self._engine(self._context(row, leadership, leader))
         except Stopped as stop:
             return partial(self._stopped, reason=stop.reason)
@@ -111,6 +112,13 @@ class LeadService:
             self._stopped(row, reason="interrupt")
             raise
         return partial(self._completed, report=report)
+
+    def _require_approved(self, row: Row[Any]) -> None:
+        """Raises Refused where the approval expired before anybody began."""
+        noted = approving.begun(row, self._now())
+        if noted is not None:
+            with self._database.begin() as connection:
+                runs.add_options(connection, row.id, {approving.APPROVAL: noted})
 
     def _after(self, error: BrieflyError) -> Callable[[Row[Any]], None]:
         if isinstance(error, Unavailable) and self._database.was_lost(error):

@@ -14,7 +14,9 @@ from briefly_admin.domain.permissions import Actor
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import BOUND_TO_PLAN, EXCLUSIVE_KINDS, LED, RunKind, RunState, phases
 from briefly_admin.plans import PLANS
+from briefly_admin.services.approving import APPROVAL, is_own
 from briefly_admin.services.config import Servers, ServiceConfig
+from briefly_admin.services.rollback_result import previewed, rollback_result
 from briefly_admin.services.sentences import Facts, sentence
 from briefly_admin.services.views import BackupView, PhaseView, ProofView, RunView, utc
 from briefly_admin.store import backups, details, runs
@@ -91,6 +93,7 @@ class Reader:
         actions = allowed_actions(
             state, actor.role, kind=kind, has_backup=restorable, resumable=resumable,
             same_plan=kind not in BOUND_TO_PLAN or plan is None or plan.fingerprint == row.plan_fingerprint,
+            own=is_own(row, actor),
         )  # fmt: skip
         undoable = restorable and state in _UNDOABLE and kind in {RunKind.MIGRATION, RunKind.ROLLBACK}
         facts = self._facts(row, around, progress, backup if restorable else None, resumable=resumable)
@@ -116,8 +119,9 @@ class Reader:
     ) -> Facts:
         report = row.report or {}
         changed = (report.get("migrate") or {}).get("changed")
+        kind, approval = RunKind(row.kind), row.options.get(APPROVAL) or {}
         return Facts(
-            kind=RunKind(row.kind), state=RunState(row.state), now=self._now(), state_at=row.state_at,
+            kind=kind, state=RunState(row.state), now=self._now(), state_at=row.state_at,
             state_by=row.state_by, phase=row.phase or "", processed=row.records_processed,
             changed=changed if isinstance(changed, int) else None, quarantined=around.quarantined.get(row.id, 0),
             progress=progress, error=row.error or "", error_code=row.error_code or "", remedy=row.remedy or "",
@@ -127,6 +131,11 @@ class Reader:
             rollback_until=backup.expires_at if backup else None, pinned=bool(backup and backup.pinned),
             workers=around.workers, busy_with=around.busy_with,
             heals_within=max(60, round(self._config.lease.total_seconds() * 2)),
+            asked_by=str(approval.get("asked_by") or row.created_by),
+            approve_until=datetime.fromisoformat(approval["asked_until"]) if approval else None,
+            mode=str(row.options.get("mode") or ""),
+            result=rollback_result(row.options, report) if kind is RunKind.ROLLBACK else None,
+            found=previewed(report) if kind is RunKind.PREVIEW else None,
         )  # fmt: skip
 
     def backup(self, connection: Connection, row: Row[Any]) -> BackupView:

@@ -1,45 +1,117 @@
 """What a rollback or its preview may restore: checked before anything begins, kept in the run's options."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from briefly_admin.domain.errors import BackupDamaged, BackupExpired, InvalidRequest, Refused
-from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.domain.runs import Phase, RunKind, RunState
 from briefly_admin.plans.base import Plan
 from briefly_admin.services.reading import find_backup, find_run, why_not_restorable
 from briefly_admin.store import details, runs
 from briefly_admin.store.database import Connection, Row
 from briefly_admin.store.texts import storable
 
-MODES: Final = ("exact",)
+EXACT: Final = "exact"
+KEEP: Final = "keep"
+MODES: Final = (EXACT, KEEP)
+RULES: Final[Mapping[str, tuple[str, ...]]] = {
+    "edited": ("keep", "restore"), "created": ("keep", "delete"), "deleted": ("leave", "bring_back"),
+}  # fmt: skip
+"""What `keep` does with rows that others wrote since; the first of each is the default."""
+HOWS: Final = ("keep", "restore", "edit")
+MOST_SETTLED: Final = 1000
+MOST_ALLOWANCE: Final = 1_000_000_000
 _LONGEST_REASON: Final = 500
+_FACTS_OF_SETTLED: Final = frozenset({"key", "how", "values"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """Which backup, how, which tables (None: all), why, and the preview that was confirmed."""
+    """Which backup, how, which tables (None: all), why, and the preview that was confirmed; the rest as options."""
 
     backup: str
-    mode: str
-    tables: Sequence[str] | None
-    reason: str
-    preview_id: str | None
+    mode: str = EXACT
+    tables: Sequence[str] | None = None
+    reason: str = ""
+    preview_id: str | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
+    settled: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """{table: [{"key": [texts], "how": one of HOWS, "values": {column: text or None}}]}: of rows edited since."""
+    allow: Sequence[str] = ()
+    """Tables outside, "schema.table", whose rows foreign keys may delete or change."""
+    allowance: int = 0
+    """Rows by which each count of the preview may have moved."""
 
 
-def check_form(*, confirm: bool, mode: str, reason: str) -> None:
-    """Raises InvalidRequest unless it is confirmed and well-formed."""
-    faults: dict[str, list[str]] = {}
+def check_form(wish: Wish, *, confirm: bool) -> None:
+    """Raises InvalidRequest, field by field, unless it is confirmed and well-formed."""
+    faults: dict[str, str] = {}
     if confirm is not True:
-        faults["confirm"] = ["Must be true: a rollback replaces data."]
-    if mode not in MODES:
-        faults["mode"] = [f"Must be one of: {', '.join(MODES)}."]
-    if len(reason) > _LONGEST_REASON:
-        faults["reason"] = [f"Must have at most {_LONGEST_REASON} characters."]
+        faults["confirm"] = "Must be true: a rollback replaces data."
+    if wish.mode not in MODES:
+        faults["mode"] = f"Must be one of: {', '.join(MODES)}."
+    if len(wish.reason) > _LONGEST_REASON:
+        faults["reason"] = f"Must have at most {_LONGEST_REASON} characters."
+    if isinstance(wish.allowance, bool) or not 0 <= wish.allowance <= MOST_ALLOWANCE:
+        faults["allowance"] = f"Must be a whole number from 0 to {MOST_ALLOWANCE:,}."
+    for name, given in (("rules", wish.rules), ("settled", wish.settled)):
+        if given and wish.mode != KEEP:
+            faults[name] = f"Belong to the mode {KEEP}: {EXACT} leaves nothing of what was written since."
+    unknown = [name for name, what in wish.rules.items() if what not in RULES.get(name, ())]
+    if unknown:
+        known = "; ".join(f"{name}: {' or '.join(hows)}" for name, hows in RULES.items())
+        faults["rules"] = f"{', '.join(unknown)} cannot be decided so. Possible: {known}."
+    if fault := fault_of_settled(wish.settled):
+        faults["settled"] = f"{fault}."
     if faults:
-        texts = " ".join(f"{field}: {text[0]}" for field, text in faults.items())
-        raise InvalidRequest(f"Nothing was rolled back. {texts}", details=faults)
+        texts = " ".join(f"{name}: {text}" for name, text in faults.items())
+        details = {name: [text] for name, text in faults.items()}
+        raise InvalidRequest(f"Nothing was rolled back. {texts}", details=details)
+
+
+def fault_of_settled(settled: Any) -> str:
+    """What is wrong with rows settled one by one, whatever was given for them, or ''."""
+    if not isinstance(settled, Mapping) or not all(_is_list(rows) for rows in settled.values()):
+        return "Must be an object: table to a list of rows"
+    if sum(len(rows) for rows in settled.values()) > MOST_SETTLED:
+        return f"Must have at most {MOST_SETTLED:,} rows; decide about more of them by a rule"
+    for table, rows in settled.items():
+        seen: set[tuple[str, ...]] = set()
+        for number, row in enumerate(rows, start=1):
+            fault = _fault_of_row(row) or ("its key is there twice" if tuple(row["key"]) in seen else "")
+            if fault:
+                return f"{table}, row {number}: {fault}"
+            seen.add(tuple(row["key"]))
+    return ""
+
+
+def _fault_of_row(row: Any) -> str:
+    if not isinstance(row, Mapping) or set(row) - _FACTS_OF_SETTLED:
+        return "must be an object of key, how, and values where it is edited"
+    key, how, values = row.get("key"), row.get("how"), row.get("values") or {}
+    if not _is_list(key) or not key or not all(_is_text(each) for each in key):
+        return "key must be a list of texts: the values of the row's key, in its order"
+    if how not in HOWS:
+        return f"how must be one of: {', '.join(HOWS)}"
+    texts = (
+        [*values, *(each for each in values.values() if each is not None)] if isinstance(values, Mapping) else [None]
+    )
+    if not all(map(_is_text, texts)):
+        return "values must be column to text, as PostgreSQL reads it, or null"
+    if (how == "edit") != bool(values):
+        return "values belong to edit, and edit needs them"
+    return ""
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str)
+
+
+def _is_text(given: Any) -> bool:
+    """Whether PostgreSQL could hold it."""
+    return isinstance(given, str) and storable(given) == given
 
 
 def options_of(connection: Connection, wish: Wish, plan: Plan, now: datetime) -> tuple[dict[str, Any], str]:
@@ -51,13 +123,32 @@ def options_of(connection: Connection, wish: Wish, plan: Plan, now: datetime) ->
     options = {
         "backup_id": str(backup.id), "backup_name": backup.name, "mode": wish.mode,
         "tables": _checked_tables(backup, wish.tables), "reason": storable(wish.reason),
-        "preview_id": None, "expected": None,
+        "preview_id": None, "expected": None, "expected_classes": None, "allowance": wish.allowance,
         "reverts": [str(run_id) for run_id in since],
+        "rules": dict(wish.rules), "settled": _checked_settled(backup, wish.settled, plan),
+        "allow": [storable(name) for name in wish.allow],
     }  # fmt: skip
+    options |= _of_migration(connection, origin)
+    if wish.mode == KEEP and options["origin"] is None:
+        raise Refused(
+            f"{backup.name} was not taken by a migration: there is nothing that {KEEP} could undo alone.",
+            remedy=f"Use the mode {EXACT}, or a backup that a migration took.",
+        )
     if wish.preview_id is not None:
-        preview, expected = _confirmed(connection, wish.preview_id, backup, options["tables"])
-        options |= {"preview_id": preview, "expected": expected}
+        options |= _confirmed(connection, wish.preview_id, backup, options["tables"])
     return options, backup.target_id
+
+
+def _of_migration(connection: Connection, origin: Row[Any] | None) -> dict[str, Any]:
+    """The migration that took the backup, and the columns that triggers wrote when it updated rows."""
+    if origin is None or RunKind(origin.kind) is not RunKind.MIGRATION:
+        return {"origin": None, "trigger_columns": {}}
+    expand = details.phases(connection, [origin.id])[origin.id].get(Phase.EXPAND.value)
+    before = ((expand.result if expand is not None else None) or {}).get("before") or {}
+    return {
+        "origin": {"run_id": str(origin.id), "number": origin.number},
+        "trigger_columns": before.get("trigger_columns") or {},
+    }
 
 
 def _require_restorable(backup: Row[Any], plan: Plan, now: datetime) -> None:
@@ -87,9 +178,28 @@ def _checked_tables(backup: Row[Any], tables: Sequence[str] | None) -> list[str]
     return None if chosen == known else chosen
 
 
+def _checked_settled(
+    backup: Row[Any], settled: Mapping[str, Sequence[Mapping[str, Any]]], plan: Plan
+) -> dict[str, list[dict[str, Any]]]:
+    """As options; secret columns stand in no request, so that their values stand in no log of it."""
+    known = [table.name for table in plan.tables if table.name in {each["table"] for each in backup.tables}]
+    fault = next((f"{name} must be one of: {', '.join(known)}." for name in settled if name not in known), "")
+    for name, rows in settled.items() if not fault else ():
+        secret = sorted({column for row in rows for column in row.get("values") or {}} & plan.table(name).secrets)
+        if secret:
+            fault = f"{name}: {', '.join(secret)} cannot be edited here: it is secret."
+    if fault:
+        raise InvalidRequest(f"{backup.name} cannot be restored so: {fault}", details={"settled": [fault]})
+    return {
+        table: [{"key": list(row["key"]), "how": row["how"], "values": dict(row.get("values") or {})} for row in rows]
+        for table, rows in settled.items()
+    }
+
+
 def _confirmed(
     connection: Connection, preview_id: str, backup: Row[Any], tables: Sequence[str] | None
-) -> tuple[str, Mapping[str, Any]]:
+) -> dict[str, Any]:
+    """The options that bind a rollback to what its preview counted. Raises Refused."""
     row = find_run(connection, preview_id)
     done = row.kind == RunKind.PREVIEW and row.state == RunState.COMPLETED
     if not done or row.options.get("backup_id") != str(backup.id):
@@ -103,8 +213,10 @@ def _confirmed(
             f"Run {row.number} is a preview of {', '.join(previewed)} alone.",
             remedy="Preview all tables that are to go back, then confirm that.",
         )
-    counted: Mapping[str, Any] = (row.report or {}).get("preview", {}).get("tables", {})
-    return str(row.id), counted
+    counted: Mapping[str, Any] = (row.report or {}).get("preview", {})
+    return {
+        "preview_id": str(row.id), "expected": counted.get("tables", {}), "expected_classes": counted.get("classes"),
+    }  # fmt: skip
 
 
 def undone(connection: Connection, row: Row[Any]) -> dict[str, str]:

@@ -16,8 +16,8 @@ from briefly_admin.engine.beyond import checked
 from briefly_admin.engine.blockers import blockers
 from briefly_admin.engine.identity import identify
 from briefly_admin.plans import plan as plan_of
-from briefly_admin.services import restoring
-from briefly_admin.services.auditing import AuditService, require
+from briefly_admin.services import approving, restoring
+from briefly_admin.services.auditing import CLOCK, AuditService, require
 from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.services.contexts import require_same_plan
 from briefly_admin.services.planning import plan_view
@@ -90,15 +90,25 @@ class RunService:
         tables: builtins.list[str] | None = None,
         reason: str = "",
         preview_id: str | None = None,
+        rules: Mapping[str, str] | None = None,
+        settled: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        allow: Sequence[str] = (),
+        allowance: int = 0,
         idempotency_key: str | None = None,
     ) -> RunView:
-        """Begin to restore a backup (its name or id). Nothing happens unless `confirm` is True.
+        """Begin to restore a backup (its name or id). Nothing happens unless `confirm` is True; see restoring.Wish.
 
         Raises NotAllowed, InvalidRequest, NotFound, BackupExpired, BackupDamaged, Refused, Busy, Unavailable.
         """
         require(actor, Permission.ROLL_BACK)
-        restoring.check_form(confirm=confirm, mode=mode, reason=reason)
-        wish = restoring.Wish(backup, mode, tables, reason, preview_id)
+        wish = restoring.Wish(
+            backup=backup, mode=mode, tables=tables, reason=reason, preview_id=preview_id, rules=rules or {},
+            settled=settled or {}, allow=tuple(allow), allowance=allowance,
+        )  # fmt: skip
+        restoring.check_form(wish, confirm=confirm)
+        repeated = self._starter.repeated(RunKind.ROLLBACK, idempotency_key)
+        if repeated is not None:
+            return self._view(repeated, actor)
         with self._database.begin() as connection:
             options, target_id = restoring.options_of(connection, wish, self._servers.plan, self._now())
         request = Request(
@@ -117,7 +127,7 @@ class RunService:
         """Begin to count what restoring the backup, or some of its tables, would do. Raises as `rollback`."""
         require(actor, Permission.PREVIEW)
         with self._database.begin() as connection:
-            wish = restoring.Wish(backup, "exact", tables, "", None)
+            wish = restoring.Wish(backup=backup, tables=tables)
             options, target_id = restoring.options_of(connection, wish, self._servers.plan, self._now())
         request = Request(kind=RunKind.PREVIEW, options=options, target_id=target_id, idempotency_key=idempotency_key)
         return self._view(self._starter.start(actor, request), actor)
@@ -208,6 +218,40 @@ class RunService:
             ) or runs.transition(connection, row.id, _S.CANCELLING, before={_S.RUNNING}, by=actor.name)
             return self._steered(connection, actor, row, Action.CANCEL, moved=moved)
 
+    def approve(self, actor: Actor, run_id: str) -> RunView:
+        """Let a run begin that another admin has asked for. Raises NotAllowed, NotFound, Refused."""
+        require(actor, Permission.APPROVE)
+        with self._database.begin() as connection:
+            row = find_run(connection, run_id)
+            waits = RunState(row.state) is _S.AWAITING_APPROVAL
+            option = approving.approved(row, actor, self._now()) if waits else {}
+            moved = runs.transition(
+                connection, row.id, _S.PENDING, before={_S.AWAITING_APPROVAL}, by=actor.name, enqueued_at=None
+            )
+            if moved:
+                runs.add_options(connection, row.id, {approving.APPROVAL: option})
+            facts = {"approval": option, "asked_by": row.created_by, "reason": row.options.get("reason", "")}
+            view = self._steered(connection, actor, row, Action.APPROVE, moved=moved, details=facts)
+        self._starter.enqueue(row)
+        return view
+
+    def give_up_unapproved(self) -> int:
+        """Cancel the runs that nobody approved in time; how many. The clock's."""
+        with self._database.begin() as connection:
+            late = [
+                row
+                for row in runs.active(connection)
+                if RunState(row.state) is _S.AWAITING_APPROVAL and approving.is_too_late(row, self._now())
+            ]
+            for row in late:
+                runs.transition(
+                    connection, row.id, _S.CANCELLED, before={_S.AWAITING_APPROVAL}, by=CLOCK.name,
+                    completed_at=self._now(), error="Nobody approved it in time.", error_code="not_approved",
+                    remedy="Start it again, and ask another admin to approve it.",
+                )  # fmt: skip
+                self._audit.write(connection, CLOCK, "run.cancel", f"run {row.number}", {"why": "not approved in time"})
+        return len(late)
+
     def resume(self, actor: Actor, run_id: str) -> RunView:
         """Queue the run again; it goes on from its last batch.
 
@@ -225,12 +269,17 @@ class RunService:
                 raise Refused("Another run has begun since; this one cannot go on.", remedy="Start a new one.")
             if RunState(row.state) in _RESUMABLE and RunKind(row.kind) in BOUND_TO_PLAN:
                 require_same_plan(row, plan_of(row.plan))
+            waits = self._starter.waits_again(row)
             moved = runs.transition(
-                connection, row.id, _S.PENDING, before=_RESUMABLE, by=actor.name, enqueued_at=None, completed_at=None,
-                error=None, error_code=None, remedy=None,
+                connection, row.id, _S.AWAITING_APPROVAL if waits else _S.PENDING, before=_RESUMABLE, by=actor.name,
+                enqueued_at=None, completed_at=None, error=None, error_code=None, remedy=None,
             )  # fmt: skip
+            if moved and waits:
+                option = approving.asked(row._asdict(), self._now(), by=actor)
+                runs.add_options(connection, row.id, {approving.APPROVAL: option})
             view = self._steered(connection, actor, row, Action.RESUME, moved=moved)
-        self._starter.enqueue(row)
+        if not waits:
+            self._starter.enqueue(row)
         return view
 
     def change(self, actor: Actor, run_id: str, config: Mapping[str, Any]) -> RunView:

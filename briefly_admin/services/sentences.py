@@ -1,6 +1,6 @@
 """One plain sentence a state, always with what happens next by itself (design: pages.md)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -10,6 +10,7 @@ from briefly_admin.domain.errors import BackupDamaged
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.engine import breaker as engine_breaker
+from briefly_admin.services.rollback_result import RollbackResult, in_words
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -23,8 +24,19 @@ DOING: Final = {
     "stage": "Reading the backup", "preview": "Comparing with the backup", "restore": "Restoring",
     "verify": "Verifying",
 }  # fmt: skip
-_DRILLING: Final = {"stage": "Restoring", "verify": "Comparing"}
-"""What a drill does in phases that others have, too."""
+_DOING_OF_KIND: Final = {
+    (RunKind.DRILL, "stage"): "Restoring", (RunKind.DRILL, "verify"): "Comparing",
+    (RunKind.ROLLBACK, "backup"): "Backing up what is there now",
+}  # fmt: skip
+"""What some kinds do in phases that others have, too."""
+_KEEP: Final = "keep"
+_DOING_BY_KEEP: Final = {
+    "preview": "Comparing with the backup and with what the migration left",
+    "restore": "Undoing what the migration changed",
+}
+"""What a rollback does that undoes the migration alone."""
+_BEFORE_RESTORE: Final = frozenset({"preflight", "backup", "stage", "preview"})
+"""Phases of a rollback that change nothing."""
 _OBJECTS: Final = "L0"
 """The level that counts objects, not rows."""
 _READING: Final = frozenset({RunKind.VALIDATION, RunKind.BACKUP, RunKind.VERIFICATION, RunKind.DRILL, RunKind.PREVIEW})
@@ -67,6 +79,16 @@ class Facts:
     """Until when its backup can be restored; None if it cannot."""
     pinned: bool = False
     """Its backup stays until it is unpinned."""
+    asked_by: str = ""
+    """Who asked for it, or had it go on: another admin approves it."""
+    approve_until: datetime | None = None
+    """When it ends by itself if nobody has approved it."""
+    mode: str = ""
+    """Of a rollback: exact or keep."""
+    result: RollbackResult | None = None
+    """What a rollback wrote and left."""
+    found: Mapping[str, int] | None = None
+    """What a preview counted: rows that "exact" and "keep" (absent where it cannot be) would write, and "edited"."""
     workers: int | None = None
     """Workers that listen; None where nobody could say."""
     busy_with: int | None = None
@@ -112,12 +134,22 @@ def _running(facts: Facts) -> str:
         parts.append(f"about {duration((table.total - table.done) / table.rate)} left in this table")
     if progress.eta_seconds is not None:
         parts.append(f"{duration(progress.eta_seconds)} in all")
-    return f"{doing} {table.table}: {', '.join(parts)}."
+    place = f"{doing}, {table.table}" if " " in doing else f"{doing} {table.table}"
+    return f"{place}: {', '.join(parts)}."
 
 
 def _doing(facts: Facts, phase: str) -> str:
     """'Migrating'; '' before the first phase."""
-    return (_DRILLING.get(phase) if facts.kind is RunKind.DRILL else "") or DOING.get(phase, "")
+    by_keep = facts.kind is RunKind.ROLLBACK and facts.mode == _KEEP
+    own = (_DOING_BY_KEEP.get(phase) if by_keep else "") or _DOING_OF_KIND.get((facts.kind, phase))
+    return own or DOING.get(phase, "")
+
+
+def _awaiting_approval(facts: Facts) -> str:
+    parts = [f"asked by {facts.asked_by} {_ago(facts)}"] if facts.asked_by else []
+    if facts.approve_until is not None:
+        parts.append(f"until {_moment(facts.approve_until, facts.now)}")
+    return f"Waits until another admin approves it{'; ' if parts else ''}{', '.join(parts)}."
 
 
 def _paused(facts: Facts) -> str:
@@ -129,6 +161,8 @@ def _interrupted(facts: Facts) -> str:
 
 
 def _cancelled(facts: Facts) -> str:
+    if facts.error:
+        return f"Cancelled {_ago(facts)}: {facts.error[0].lower()}{facts.error[1:].rstrip('.')}. {facts.remedy}".strip()
     ending = _KEEPS_NOTHING.get(facts.kind, "Rows done are safe; resume goes on from there.")
     return f"Cancelled {_by_whom(facts)} at {_rows(facts)}.{f' {ending}' if facts.resumable else ''}"
 
@@ -146,6 +180,8 @@ def _failed(facts: Facts) -> str:
     parts = [f"Stopped while {doing[0].lower()}{doing[1:]}: {error}." if doing else f"Stopped: {error}."]
     if facts.remedy:
         parts.append(facts.remedy)
+    if facts.kind is RunKind.ROLLBACK and facts.phase in _BEFORE_RESTORE:
+        parts.append("Nothing was rolled back.")
     if facts.resumable and facts.kind is RunKind.MIGRATION and facts.processed and not facts.rehearsal:
         parts.append(f"Rows done are safe; resume goes on from row {facts.processed:,}.")
     return " ".join(parts)
@@ -157,8 +193,8 @@ def _completed(facts: Facts) -> str:
         return {
             RunKind.VALIDATION: f"Done: {looked}; the findings say what is wrong and what the repairs will cure.",
             RunKind.BACKUP: f"Done: {_rows(facts)} sealed and proven{_until(facts)}.",
-            RunKind.ROLLBACK: f"Done: the data is as it was at the backup; verified{_until(facts)}.",
-            RunKind.PREVIEW: "Done: the preview says what a rollback would do now.",
+            RunKind.ROLLBACK: f"{_put_back(facts)}; verified{_until(facts)}.",
+            RunKind.PREVIEW: f"Done: {_previewed(facts)}.",
             RunKind.VERIFICATION: f"Done: {_looked(facts)}.",
             RunKind.DRILL: f"Done: {_backup(facts)} can be restored: it was, into a scratch schema, and {_rows(facts)} "
             "compared equal; the scratch schema is gone again.",
@@ -169,8 +205,25 @@ def _completed(facts: Facts) -> str:
     return f"Done: {looked}{_changed(facts, 'changed')}{_quarantined(facts)}{verified}{_until(facts)}."
 
 
+def _put_back(facts: Facts) -> str:
+    if facts.result is None:
+        return "Done: the data is as it was at the backup"
+    return in_words(facts.result)
+
+
+def _previewed(facts: Facts) -> str:
+    found = facts.found
+    if found is None:
+        return "the preview says what a rollback would do now"
+    would = f"exact would write {rows(found['exact'])}"
+    if _KEEP in found:
+        would += f", keep {found[_KEEP]:,}"
+    return f"{would}; {found['edited']:,} edited since" if "edited" in found else would
+
+
 def _rolled_back(facts: Facts) -> str:
-    return f"Rolled back {_ago(facts)}; the data is as it was before this run."
+    by = f" by {facts.state_by}" if facts.state_by else ""
+    return f"Rolled back {_ago(facts)}{by}; what this run did is undone."
 
 
 def _backup(facts: Facts) -> str:
@@ -184,7 +237,7 @@ def _looked(facts: Facts) -> str:
 
 
 _BY_STATE: Final[dict[RunState, Callable[[Facts], str]]] = {
-    RunState.AWAITING_APPROVAL: lambda _: "Waiting for the approval of another admin.",
+    RunState.AWAITING_APPROVAL: _awaiting_approval,
     RunState.PENDING: _pending,
     RunState.RUNNING: _running,
     RunState.PAUSING: lambda _: "Pausing: the batch in hand ends first.",
@@ -268,7 +321,12 @@ def _until(facts: Facts) -> str:
         return ""
     if facts.pinned:
         return "; can be rolled back"
-    moment, today = facts.rollback_until.astimezone(UTC), facts.now.astimezone(UTC).date()
+    return f"; can be rolled back until {_moment(facts.rollback_until, facts.now)}"
+
+
+def _moment(at: datetime, now: datetime) -> str:
+    """'today 14:00 UTC', '10 March 2026 12:00 UTC'."""
+    moment, today = at.astimezone(UTC), now.astimezone(UTC).date()
     days = (moment.date() - today).days
     when = {0: "today", 1: "tomorrow"}.get(days, f"{moment:%d %B %Y}".lstrip("0"))
-    return f"; can be rolled back until {when} {moment:%H:%M} UTC"
+    return f"{when} {moment:%H:%M} UTC"

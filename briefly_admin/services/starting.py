@@ -11,6 +11,7 @@ from briefly_admin.domain.errors import Busy, InvalidRequest, Refused, Unavailab
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.domain.runs import EXCLUSIVE_KINDS, RunKind, RunState
 from briefly_admin.engine.identity import identify
+from briefly_admin.services import approving
 from briefly_admin.services.auditing import AuditService, require
 from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.store import runs
@@ -68,7 +69,8 @@ class Starter:
         if request.target_id not in {None, target_id}:
             raise Refused(
                 f"The backup is of another database than {self._servers.target.title}.",
-                remedy="Point TARGET_DATABASE_URL at the database that was backed up.",
+                remedy="Point TARGET_DATABASE_URL at the database that was backed up."
+                " If it was only renamed since, give it its name back.",
             )
         plan = self._servers.plan
         values = {
@@ -77,6 +79,11 @@ class Starter:
             "config": config.to_json(), "options": dict(request.options), "created_by": actor.name,
             "state_by": actor.name, "idempotency_key": key,
         }  # fmt: skip
+        if self._config.require_approval and approving.needed(request.kind, config.to_json()):
+            values["state"] = RunState.AWAITING_APPROVAL.value
+            values["options"] = dict(request.options) | {
+                approving.APPROVAL: approving.asked(values, self._now(), by=actor)
+            }
         return self._begin(actor, request.kind, values)
 
     def _begin(self, actor: Actor, kind: RunKind, values: Mapping[str, Any]) -> Row[Any]:
@@ -95,7 +102,8 @@ class Starter:
             facts = {"id": str(row.id), "kind": kind.value, "plan": row.plan, "target": row.target_title}
             facts |= {"config": row.config, "options": row.options}
             self._audit.write(connection, actor, "run.start", f"run {row.number}", facts)
-        self.enqueue(row)
+        if RunState(row.state) is RunState.PENDING:
+            self.enqueue(row)
         return row
 
     def repeated(self, kind: RunKind, key: str | None) -> Row[Any] | None:
@@ -103,6 +111,11 @@ class Starter:
         key = checked_key(key)
         with self._servers.database.begin() as connection:
             return _same_request(connection, kind, key)
+
+    def waits_again(self, row: Row[Any]) -> bool:
+        """Whether a run that is to go on needs an approval first: its own has expired, or it never had one."""
+        wanted = self._config.require_approval and approving.needed(RunKind(row.kind), row.config)
+        return wanted and not approving.is_good(row, self._now())
 
     def enqueue(self, row: Row[Any]) -> None:
         """Ask for a worker, after the commit; where the queue does not answer, the sweeper asks again."""

@@ -22,6 +22,8 @@ _HEALED: Final = {
     RunState.CANCELLING: RunState.CANCELLED,
 }
 _KEEP_SESSIONS: Final = timedelta(days=30)
+PREVIEW_KEPT: Final = timedelta(hours=1)
+"""How long after its end a preview's staged tables stay, for a rollback that names it."""
 
 
 class SweepService:
@@ -45,7 +47,11 @@ class SweepService:
         self._now = now
 
     def sweep(self) -> list[str]:
-        """Heal runs whose leader has been silent for a lease, and queue those that wait; ids of both, each once."""
+        """Heal runs whose leader has been silent for a lease, and queue those that wait; ids of both, each once.
+
+        Runs that nobody approved in time are cancelled.
+        """
+        self._runs.give_up_unapproved()
         touched = self._heal()
         with self._database.begin() as connection:
             waiting = [row.id for row in runs.waiting(connection, self._config.lease)]
@@ -81,19 +87,21 @@ class SweepService:
         """
         with self._database.begin() as connection:
             people.forget_sessions(connection, before=self._now() - _KEEP_SESSIONS)
-        for place in {self._servers.target, self._servers.drill_place}:
-            with suppress(BrieflyError):  # a server that does not answer now is asked again in a minute
-                self._sweep_scratch(place)
-        return self._kept.purge()
+        try:
+            return self._kept.purge()
+        finally:  # after it, for what a preview staged of a backup that has just expired is not to outlive its key
+            for place in {self._servers.target, self._servers.drill_place}:
+                with suppress(BrieflyError):  # a server that does not answer now is asked again in a minute
+                    self._sweep_scratch(place)
 
     def _sweep_scratch(self, place: Target) -> None:
-        """What runs that are over have left in the target, or where drills restore to."""
+        """What runs that are over have left in the target, or where drills restore to, and what nobody wants of it."""
         for run_id in scratch.sweep(place, self._over):
             self._audit.record(CLOCK, "scratch.sweep", str(run_id), {"place": place.title})
 
     def _over(self, run_ids: Collection[UUID]) -> Mapping[UUID, int]:
         with self._database.begin() as connection:
-            return runs.over(connection, run_ids)
+            return runs.over(connection, run_ids, previewed_since=self._now() - PREVIEW_KEPT)
 
     def drill_if_due(self) -> str | None:
         """Begin a drill of the newest proven backup where DRILL_EVERY_HOURS have passed since a drill began; its id.

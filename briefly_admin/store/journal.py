@@ -120,10 +120,10 @@ class DatabaseJournal:
             "cause": row.cause, "message": _clean(row.message), "sqlstate": row.sqlstate, "constraint": row.constraint,
         }  # fmt: skip
 
-    def quarantined(self, table: str | None = None) -> Sequence[QuarantinedRow]:
-        """The run's quarantined rows (at most maxSkipped)."""
+    def quarantined(self, table: str | None = None, run_id: UUID | None = None) -> Sequence[QuarantinedRow]:
+        """The quarantined rows (at most maxSkipped) of this run, or of another."""
         with self._database.begin() as connection:
-            rows = details.quarantine(connection, self._run_id, table_name=table)
+            rows = details.quarantine(connection, run_id or self._run_id, table_name=table)
         return [
             QuarantinedRow(
                 table=row.table, key=tuple(json.loads(row.key)), cause=row.cause, message=row.message,

@@ -5,7 +5,21 @@ from datetime import datetime, timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, literal, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    String,
+    and_,
+    case,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from briefly_admin.domain.runs import ACTIVE, EXCLUSIVE_KINDS, LED, RunKind, RunState
@@ -265,7 +279,22 @@ def newest_of_kind(connection: Connection, kind: RunKind) -> Row[Any] | None:
     return connection.execute(wanted.order_by(_RUN.number.desc()).limit(1)).one_or_none()
 
 
-def over(connection: Connection, run_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Run id → its last attempt, of those of these runs that are not active."""
-    wanted = select(_RUN.id, _RUN.attempt).where(_RUN.id.in_(list(run_ids)), ~_in(ACTIVE))
-    return {row.id: row.attempt for row in connection.execute(wanted)}
+def over(connection: Connection, run_ids: Collection[UUID], *, previewed_since: datetime) -> dict[UUID, int]:
+    """Run id → its last attempt, of those of these runs that are not active, and whose scratch nobody wants any more.
+
+    That of a preview is wanted while its backup has a key, if the preview ended later than `previewed_since`, or an
+    active rollback names it.
+    """
+    rollback = tables.run.alias()
+    named = exists().where(
+        rollback.c.kind == RunKind.ROLLBACK.value, rollback.c.state.in_(sorted(ACTIVE)),
+        rollback.c.options["preview_id"].astext == _RUN.id.cast(String),
+    )  # fmt: skip
+    readable = exists().where(
+        tables.backup.c.shred_key.is_not(None), _RUN.options["backup_id"].astext == tables.backup.c.id.cast(String)
+    )
+    fresh = func.coalesce(_RUN.completed_at, _RUN.state_at) > previewed_since
+    previewed = and_(_RUN.kind == RunKind.PREVIEW.value, _RUN.state == RunState.COMPLETED.value)
+    wanted = and_(previewed, readable.correlate(tables.run), or_(fresh, named.correlate(tables.run)))
+    found = select(_RUN.id, _RUN.attempt).where(_RUN.id.in_(list(run_ids)), ~_in(ACTIVE), ~wanted)
+    return {row.id: row.attempt for row in connection.execute(found)}

@@ -6,7 +6,7 @@ See domain/digest.py for what they are.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 from psycopg import sql
 
@@ -102,6 +102,8 @@ _FIXED: Final = {
 """Bytes that pg_catalog's functions always send: their length need not be computed."""
 _TEXT_SEND: Final = ("pg_catalog", "textsend")
 """refcursor's, too; and it takes text alone."""
+_BYTES_TO_INT8: Final = 180_000
+"""server_version_num since which bytes can be cast to bigint: half the time of the way over bits."""
 
 
 def row_bytes_sql(columns: Sequence[SendColumn], alias: str) -> sql.Composable:
@@ -145,12 +147,22 @@ def bucket_number_sql(key: Sequence[SendColumn], alias: str) -> sql.Composable:
 
 
 def digest_sql(
-    source: sql.Composable, columns: Sequence[SendColumn], *, where: sql.Composable | None = None, alias: str = "t"
+    source: sql.Composable,
+    columns: Sequence[SendColumn],
+    *,
+    where: sql.Composable | None = None,
+    alias: str = "t",
+    server: int = 0,
 ) -> sql.Composed:
-    """SELECT of one row: count and the four sums (numeric), for `digest_of`. `source`: what stands behind FROM."""
-    return sql.SQL("SELECT pg_catalog.count(*), {sums} FROM ({rows}) AS digested").format(
-        sums=_sums_sql(), rows=_rows_sql(source, columns, (), where, alias)
-    )
+    """SELECT of one row: count and the four sums (numeric), for `digest_of`. `source`: what stands behind FROM.
+
+    `server`: its version (180003), where it is known: a newer one is asked in a faster way.
+    """
+    if server >= _BYTES_TO_INT8:
+        sums, rows = _CAST_SUMS, _rows_sql(source, columns, (), where, alias, hashed="{}")
+    else:
+        sums, rows = _sums_sql(), _rows_sql(source, columns, (), where, alias)
+    return sql.SQL("SELECT pg_catalog.count(*), {sums} FROM ({rows}) AS digested").format(sums=sums, rows=rows)
 
 
 def bucket_sql(
@@ -188,18 +200,24 @@ def _sums_sql() -> sql.Composable:
     )
 
 
+_CAST_SUMS: Final[sql.Composable] = sql.SQL(", ").join(
+    sql.SQL("pg_catalog.sum(pg_catalog.substr(h, {}, 8)::pg_catalog.int8)").format(sql.Literal(1 + 8 * word))
+    for word in range(WORDS)
+)
+
+
 def _rows_sql(
     source: sql.Composable,
     columns: Sequence[SendColumn],
     key: Sequence[SendColumn],
     where: sql.Composable | None,
     alias: str,
+    *,
+    hashed: LiteralString = "pg_catalog.encode({}, 'hex')",
 ) -> sql.Composable:
     bucket = sql.SQL("{} AS bucket, ").format(bucket_number_sql(key, alias)) if key else sql.SQL("")
     condition = sql.SQL(" WHERE {}").format(where) if where else sql.SQL("")
-    return sql.SQL(
-        "SELECT {bucket}pg_catalog.encode(pg_catalog.sha256({row}), 'hex') AS h"
-        " FROM {source} AS {alias}{where} OFFSET 0"
-    ).format(
-        bucket=bucket, row=row_bytes_sql(columns, alias), source=source, alias=sql.Identifier(alias), where=condition
+    hash_ = sql.SQL("pg_catalog.sha256({})").format(row_bytes_sql(columns, alias))
+    return sql.SQL("SELECT {bucket}{hash} AS h FROM {source} AS {alias}{where} OFFSET 0").format(
+        bucket=bucket, hash=sql.SQL(hashed).format(hash_), source=source, alias=sql.Identifier(alias), where=condition
     )

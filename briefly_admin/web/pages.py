@@ -6,6 +6,7 @@ from flask import Blueprint
 
 from briefly_admin.web import (
     admins,
+    approvals,
     audit,
     backups,
     checks,
@@ -25,6 +26,7 @@ BLUEPRINTS: Final[tuple[Blueprint, ...]] = (
     overview.blueprint,
     checks.blueprint,
     runs.blueprint,
+    approvals.blueprint,
     pictures.blueprint,
     findings.blueprint,
     backups.blueprint,

@@ -13,8 +13,10 @@ from briefly_admin.web import formats
 from briefly_admin.web.backup_view import MOST_DAMAGE, backup_url
 from briefly_admin.web.parts import Grid
 from briefly_admin.web.paths import page_path
+from briefly_admin.web.preview_view import Counted, counted_of
 from briefly_admin.web.proof_view import PROVING, damage_of, proof_grids, proof_notes, proof_stats
 from briefly_admin.web.rehearsal_view import Rehearsal, rehearsal_of
+from briefly_admin.web.rollback_view import written
 
 _SAMPLES: Final = 20
 
@@ -62,6 +64,8 @@ class Report:
     rehearsal: Rehearsal | None
     damage: tuple[str, ...]
     damage_more: int
+    counted: Counted | None
+    """What a preview found."""
 
 
 def report_of(view: RunView, backup: BackupView | None = None) -> Report:
@@ -75,7 +79,7 @@ def report_of(view: RunView, backup: BackupView | None = None) -> Report:
         _validated(results.get(Phase.VALIDATE, {})) if view.kind is RunKind.VALIDATION else None,
         _backed_up(results.get(Phase.BACKUP, {})) if view.kind is RunKind.BACKUP else None,
         *proof_grids(view, results, backup),
-        _restored(results.get(Phase.RESTORE) or preview, view.kind),
+        *(written(results.get(Phase.RESTORE, {})) if view.kind is RunKind.ROLLBACK else ()),
         _sizes(verify),
         _timings(verify),
     )
@@ -86,16 +90,19 @@ def report_of(view: RunView, backup: BackupView | None = None) -> Report:
         grids=tuple(grid for grid in grids if grid is not None and grid.rows),
         findings=_findings(results.get(Phase.VALIDATE, {})),
         findings_url=url_for("findings.show", run_id=view.number) if _validates(view) else "",
-        changes=(*_changes(results), *_reverted(preview, view.kind)),
+        changes=(*_changes(results), *(_reverted(preview) if view.kind is RunKind.ROLLBACK else ())),
         changes_left=f"{left:,} schema {_plural(left, 'change waits', 'changes wait')} for quarantined rows."
         if left
         else "",
         others=_others(verify),
-        notes=(*(str(text) for text in _list(preview.get("outside"))), *proof_notes(view, results)),
+        notes=tuple(proof_notes(view, results)),
         backup=_backup(view),
         rehearsal=rehearsal_of(migrate) if rehearsing and migrate else None,
         damage=damage[:MOST_DAMAGE],
         damage_more=max(0, len(damage) - MOST_DAMAGE),
+        counted=counted_of(preview, tuple(_map(preview.get("tables"))))
+        if view.kind is RunKind.PREVIEW and preview
+        else None,
     )
 
 
@@ -167,20 +174,6 @@ def _backed_up(backup: Mapping[str, Any]) -> Grid | None:
         if isinstance(t, Mapping)
     )
     return Grid("What the backup holds", _columns("Table", "Rows", "Sealed size"), rows)
-
-
-def _restored(result: Mapping[str, Any], kind: RunKind) -> Grid | None:
-    if kind not in {RunKind.ROLLBACK, RunKind.PREVIEW}:
-        return None
-    words = ("Untouched", "Restored", "Brought back", "Deleted")
-    title = "What was restored"
-    if kind is RunKind.PREVIEW:
-        words, title = ("Untouched", "To restore", "To bring back", "To delete"), "What a rollback would do"
-    rows = tuple(
-        (name, *(formats.number(_map(counts).get(part, 0)) for part in ("same", "update", "insert", "delete")))
-        for name, counts in _map(result.get("tables")).items()
-    )
-    return Grid(title, _columns("Table", *words), rows)
 
 
 def _sizes(verify: Mapping[str, Any]) -> Grid | None:
@@ -264,10 +257,9 @@ def _changes(results: Mapping[str, Mapping[str, Any]]) -> tuple[ChangeGroup, ...
     )
 
 
-def _reverted(preview: Mapping[str, Any], kind: RunKind) -> tuple[ChangeGroup, ...]:
+def _reverted(preview: Mapping[str, Any]) -> tuple[ChangeGroup, ...]:
     lines = tuple(ChangeLine(str(text), "") for text in _list(preview.get("schema_changes")))
-    state = "reverted" if kind is RunKind.ROLLBACK else "to revert"
-    return (ChangeGroup(state, f"{len(lines):,} {state}", lines),) if lines else ()
+    return (ChangeGroup("reverted", f"{len(lines):,} reverted", lines),) if lines else ()
 
 
 def _told(results: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -1,6 +1,5 @@
 """The page that confirms a rollback: what it would do, counted by a preview run, then the typed words."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -17,7 +16,8 @@ from briefly_admin.web.backup_view import BackupPart, part
 from briefly_admin.web.formats import about
 from briefly_admin.web.identity import services
 from briefly_admin.web.paths import page_path
-from briefly_admin.web.rollback_forms import RollbackForm
+from briefly_admin.web.preview_view import Counted, counted_of
+from briefly_admin.web.rollback_forms import ConfirmForm, confirm_form
 
 blueprint: Final = Blueprint("rollback", __name__)
 _WRITTEN_A_SECOND: Final = 10_000
@@ -25,20 +25,9 @@ _COMPARED_A_SECOND: Final = 200_000
 """Rows, on a small server: the page says "about"."""
 
 
-@dataclass(frozen=True, slots=True)
-class TableCounts:
-    """Rows of a table by what the rollback would do with them."""
-
-    name: str
-    same: int
-    update: int
-    insert: int
-    delete: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewPart:
-    """A preview run: its counts once it is `done`, its error where it `failed`; else it is being counted."""
+    """A preview run: what it counted once it is `done`, its error where it `failed`; else it is being counted."""
 
     id: str
     number: int
@@ -50,11 +39,8 @@ class PreviewPart:
     error: str
     remedy: str
     counted_at: datetime | None
-    database: str
-    tables: tuple[TableCounts, ...]
-    total: TableCounts
-    outside: tuple[str, ...]
-    changes: tuple[str, ...]
+    counted: Counted | None
+    """Once it is done."""
     writers: str
     """For about how long others wait."""
 
@@ -121,17 +107,10 @@ def start(name: str) -> ResponseReturnValue:
     if not form.validate():
         return render_template("backups/rollback.html", page=page, form=form), 400
     try:
-        run = services().runs.rollback(g.actor, view.name, confirm=True, **_wish(form))
+        run = services().runs.rollback(g.actor, view.name, confirm=True, **form.wish())
     except (InvalidRequest, BackupError, Refused, Unavailable) as error:
         return render_template("backups/rollback.html", page=_with(page, error), form=form), error.http_status
     return redirect(_run_url(run.number), 303)
-
-
-def _wish(form: RollbackForm) -> dict[str, Any]:
-    return {
-        "mode": form.mode.data, "tables": form.chosen(), "reason": (form.reason.data or "").strip(),
-        "preview_id": form.preview_id.data,
-    }  # fmt: skip
 
 
 def _page(view: BackupView, preview: str) -> RollbackPage:
@@ -139,7 +118,7 @@ def _page(view: BackupView, preview: str) -> RollbackPage:
     host, _, database = (found.target_title if found else view.target_title).partition("/")
     return RollbackPage(
         backup=part(view, g.actor, datetime.now(UTC)), host=host, database=database,
-        preview=_preview_part(found, view, database) if found else None,
+        preview=_preview_part(found, view) if found else None,
         poll_url=url_for("rollback.progress", name=view.name, preview=preview) if found and found.live else "",
     )  # fmt: skip
 
@@ -155,36 +134,33 @@ def _preview_of(view: BackupView, reference: str) -> RunView | None:
     return run if run.kind is RunKind.PREVIEW and run.options.get("backup_id") == view.id else None
 
 
-def _preview_part(run: RunView, view: BackupView, database: str) -> PreviewPart:
-    counted: Mapping[str, Any] = (run.report or {}).get("preview", {})
-    by_table = counted.get("tables", {})
-    names = [name for name in (table["table"] for table in view.tables) if name in by_table]
-    tables = tuple(TableCounts(name, **by_table[name]) for name in names)
-    total = TableCounts(
-        "all tables", *(sum(getattr(t, n) for t in tables) for n in ("same", "update", "insert", "delete"))
-    )
-    changes = tuple(counted.get("schema_changes", ()))
+def _preview_part(run: RunView, view: BackupView) -> PreviewPart:
     done = run.state is RunState.COMPLETED
+    order = [str(table["table"]) for table in view.tables]
+    counted = counted_of((run.report or {}).get("preview", {}), order) if done else None
     return PreviewPart(
         id=run.id, number=run.number, url=_run_url(run.number), live=run.live, done=done,
         failed=not done and not run.live, sentence=run.sentence, error=run.error, remedy=run.remedy,
-        counted_at=run.completed_at, database=database, tables=tables, total=total,
-        outside=tuple(counted.get("outside", ())), changes=changes, writers=_writers(total, reverts=bool(changes)),
+        counted_at=run.completed_at, counted=counted, writers=_writers(counted) if counted else "",
     )  # fmt: skip
 
 
-def _writers(total: TableCounts, *, reverts: bool) -> str:
-    written = total.update + total.insert + total.delete
-    seconds = 1 + written / _WRITTEN_A_SECOND + (total.same + written) / _COMPARED_A_SECOND
-    who = "Everybody who reads or writes these tables waits" if reverts else "Whoever writes to these tables waits"
-    why = " (readers, too, because schema changes are reverted)" if reverts else "; readers do not"
+def _writers(counted: Counted) -> str:
+    seconds = 1 + counted.written / _WRITTEN_A_SECOND + (counted.same + counted.written) / _COMPARED_A_SECOND
+    who = (
+        "Everybody who reads or writes these tables waits"
+        if counted.changes
+        else "Whoever writes to these tables waits"
+    )
+    why = " (readers, too, because schema changes are reverted)" if counted.changes else "; readers do not"
     return f"{who} while the rows are compared again and put back: about {about(seconds)}{why}."
 
 
-def _form(page: RollbackPage, data: Any = None) -> RollbackForm:
-    done = page.preview if page.preview and page.preview.done else None
-    names = [table.name for table in page.backup.tables]
-    return RollbackForm(data, tables=names, database=page.database, preview_id=done.id if done else "")
+def _form(page: RollbackPage, data: Any = None) -> ConfirmForm:
+    counted = page.preview.counted if page.preview else None
+    names = counted.names if counted else [table.name for table in page.backup.tables]
+    preview_id = page.preview.id if page.preview and counted else ""
+    return confirm_form(data, counted=counted, tables=names, database=page.database, preview_id=preview_id)
 
 
 def _refused(view: BackupView, error: BrieflyError) -> ResponseReturnValue:

@@ -1,46 +1,130 @@
-"""The confirmation of a rollback: mode, tables, reason, and two typed words."""
+"""The confirmation of a rollback: mode, rules, edited rows one by one, tables, reason, and two typed words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from wtforms import Form, HiddenField, SelectMultipleField, StringField, TextAreaField, ValidationError
-from wtforms.validators import AnyOf, InputRequired, Length
+from wtforms import (
+    BooleanField,
+    Form,
+    HiddenField,
+    IntegerField,
+    RadioField,
+    SelectField,
+    SelectMultipleField,
+    StringField,
+    TextAreaField,
+    ValidationError,
+)
+from wtforms.fields import Field
+from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # newer than its stubs
+from wtforms.validators import InputRequired, Length, NumberRange
+
+from briefly_admin.services.restoring import EXACT, KEEP, MOST_ALLOWANCE
+from briefly_admin.web.preview_view import Consequence, Counted, Sample, SampleColumn, SampleGroup, relevant
 
 WORD: Final = "ROLLBACK"
+FORM_ID: Final = "rollback-form"
+"""Fields that stand among the counts name the form that they belong to."""
+MODE_NOTES: Final = {
+    EXACT: "The tables become what they were. Rows created since are deleted, edits made since are lost.",
+    KEEP: "Only what the migration did is undone. What others wrote since stays, as the rules say.",
+}
 _NOTHING: Final = "Nothing was rolled back."
+_LONGEST_VALUE: Final = 10_000
+_BY_RULE: Final = ""
+_HOWS: Final = (
+    (_BY_RULE, "As the rule says"), ("keep", "Keep it as it is now"), ("restore", "Restore it"), ("edit", "Edit it"),
+)  # fmt: skip
+_EDIT: Final = _HOWS[-1]
+_WHOLE: Final = f"Must be a whole number from 0 to {MOST_ALLOWANCE:,}."
 
 
-class RollbackForm(Form):
-    """Valid only if it names a finished preview, at least one table, a reason, and both words are typed exactly."""
+class ConfirmForm(Form):
+    """Valid only if it names a finished preview, a mode, tables and a reason, and both words are typed exactly."""
 
     preview_id = HiddenField("Preview")
-    mode = HiddenField("Mode", [AnyOf(["exact"], "Must be exact.")], default="exact")
+    mode = RadioField("Mode", [InputRequired("Choose exact or keep.")])
+    edited = RadioField(
+        "Rows edited since", choices={"keep": "Keep them as they are", "restore": "Restore them"}, default="keep"
+    )
+    created = RadioField("Rows created since", choices={"keep": "Keep them", "delete": "Delete them"}, default="keep")
+    deleted = RadioField(
+        "Rows deleted since", choices={"leave": "Leave them out", "bring_back": "Bring them back"}, default="leave"
+    )
     tables = SelectMultipleField("Tables to restore", validate_choice=True)
+    allow = SelectMultipleField("Rows of other tables that may go or change", validate_choice=True)
+    allowance = IntegerField(
+        "How many rows may have moved since", [NumberRange(0, MOST_ALLOWANCE, _WHOLE)], default=0,
+        render_kw={"inputmode": "numeric", "autocomplete": "off"},
+    )  # fmt: skip
     reason = TextAreaField("Reason", [InputRequired("Say why: it goes into the audit log."), Length(max=500)])
     word = StringField("The word ROLLBACK")
     database = StringField("The database's name")
 
-    def __init__(self, formdata: Any = None, *, tables: Sequence[str], database: str, preview_id: str) -> None:
-        super().__init__(formdata, data={"tables": list(tables), "preview_id": preview_id})
-        self.tables.choices = {name: name for name in tables}
-        self._all = tuple(tables)
-        self._database = database
-        self._preview_id = preview_id
+    html_id = FORM_ID
+    counted: Counted | None
+    _all: tuple[str, ...]
+    expected_database: str
+    expected_preview: str
 
-    def chosen(self) -> list[str] | None:
-        """The tables to restore; None for all of them."""
-        chosen = [name for name in self._all if name in (self.tables.data or ())]
-        return None if chosen == list(self._all) else chosen
+    def bind(self, counted: Counted | None, tables: Sequence[str], database: str, preview_id: str) -> None:
+        """Tell it what was counted, and what is to be typed."""
+        self.counted, self._all = counted, tuple(tables)
+        self.expected_database, self.expected_preview = database, preview_id
+        self.tables.choices = [SelectChoice(name, name) for name in tables]
+        self.mode.choices = [_mode(EXACT), _mode(KEEP, self.keep_why_not)]
+        ticks = {each.table: each.table for each in counted.outside if each.allowable} if counted else {}
+        self.allow.choices = [SelectChoice(name, f"Allow it for {name}", render_kw={"form": FORM_ID}) for name in ticks]
+
+    @property
+    def keep_why_not(self) -> str:
+        """Why the mode keep is off, or ''."""
+        return self.counted.keep_why_not if self.counted else "Look first at what a rollback would do."
+
+    def notes(self) -> Mapping[str, str]:
+        """What each mode means, or why it is off."""
+        return MODE_NOTES | ({KEEP: f"Not here. {self.keep_why_not}"} if self.keep_why_not else {})
+
+    def how(self, sample: Sample) -> Field:
+        """What is to be done with an edited row."""
+        return self[f"how_{sample.name}"]
+
+    def values(self, sample: Sample) -> list[tuple[Field, Field]]:
+        """The fields of a row's values that may be edited, each with its NULL tick."""
+        return [(self[text], self[null]) for text, null, _ in _names(sample)]
+
+    def mistaken(self, group: SampleGroup) -> bool:
+        """Whether something is wrong with, or already decided about, one of its rows: it then stands open."""
+        return any(self.how(sample).errors or self.how(sample).data for sample in group.samples)
 
     def validate_preview_id(self, field: HiddenField) -> None:
         """What is confirmed is what was counted."""
-        if not self._preview_id or field.data != self._preview_id:
+        if not self.expected_preview or field.data != self.expected_preview:
             raise ValidationError(f"Look first at what this rollback would do. {_NOTHING}")
 
+    def validate_mode(self, field: RadioField) -> None:
+        """Keep undoes a migration; exact leaves nothing to be settled."""
+        if field.data == KEEP and self.keep_why_not:
+            raise ValidationError(self.keep_why_not)
+        if field.data == EXACT and any(self.how(sample).data for sample in self._edited()):
+            raise ValidationError("Exact restores every row: choose keep, or leave the edited rows to the rule.")
+
     def validate_tables(self, field: SelectMultipleField) -> None:
-        """At least one."""
+        """At least one; and nothing outside may stand against it."""
         if not field.data:
             raise ValidationError("Choose at least one table.")
+        against = [each.text for each in self._following() if not each.allowable and each.table]
+        if against:
+            raise ValidationError(f"{' '.join(against)} Leave that table out, or solve it and count again.")
+
+    def validate_allow(self, field: SelectMultipleField) -> None:
+        """Rows outside go, or change, only where that was ticked."""
+        missing = dict.fromkeys(
+            each.table for each in self._following() if each.allowable and each.table not in (field.data or ())
+        )
+        if missing:
+            names = ", ".join(missing)
+            raise ValidationError(f"Rows of {names} would go or change: allow it, or leave out the tables.")
 
     def validate_reason(self, field: TextAreaField) -> None:
         """More than blanks."""
@@ -54,5 +138,122 @@ class RollbackForm(Form):
 
     def validate_database(self, field: StringField) -> None:
         """The target's, as it is written above the form."""
-        if not self._database or field.data != self._database:
-            raise ValidationError(f"Type the database's name, {self._database}. {_NOTHING}")
+        if not self.expected_database or field.data != self.expected_database:
+            raise ValidationError(f"Type the database's name, {self.expected_database}. {_NOTHING}")
+
+    def validate(self, extra_validators: Any = None) -> bool:
+        """Each field alone, then each row that is settled by itself."""
+        super().validate(extra_validators)
+        for sample in self._edited():
+            fault = self._fault(sample)
+            if fault:
+                how = self.how(sample)
+                how.errors = [*how.errors, fault]
+        return not self.errors
+
+    def wish(self) -> dict[str, Any]:
+        """What the service is asked for."""
+        chosen = [name for name in self._all if name in (self.tables.data or ())]
+        keep = self.mode.data == KEEP
+        return {
+            "mode": self.mode.data, "tables": chosen,
+            "reason": (self.reason.data or "").strip(), "preview_id": self.preview_id.data,
+            "allow": tuple(self.allow.data or ()), "allowance": self.allowance.data,
+            "rules": {name: self[name].data for name in ("edited", "created", "deleted")} if keep else None,
+            "settled": self._settled() if keep else None,
+        }  # fmt: skip
+
+    def _edited(self) -> tuple[Sample, ...]:
+        return self.counted.settleable if self.counted else ()
+
+    def _following(self) -> tuple[Consequence, ...]:
+        """What happens outside when rows of the chosen tables are deleted."""
+        deletes = self.mode.data == EXACT or (self.mode.data == KEEP and self.created.data == "delete")
+        return relevant(self.counted.outside, self.tables.data or ()) if self.counted and deletes else ()
+
+    def _settled(self) -> dict[str, list[dict[str, Any]]]:
+        settled: dict[str, list[dict[str, Any]]] = {}
+        for sample in self._edited():
+            how = self.how(sample).data
+            if how:
+                row: dict[str, Any] = {"key": list(sample.key), "how": how}
+                values = self._changed(sample)
+                settled.setdefault(sample.table, []).append(row | ({"values": values} if how == "edit" else {}))
+        return settled
+
+    def _changed(self, sample: Sample) -> dict[str, str | None]:
+        """The values that were typed, or made NULL: what was left as it came is left out."""
+        found: dict[str, str | None] = {}
+        for text, null, column in _names(sample):
+            if not self[text].raw_data:
+                continue
+            value = None if self[null].data else _lines(self[text].data or "")
+            came = None if column.raw is None else _lines(column.raw)
+            if value != came:
+                found[column.name] = value
+        return found
+
+    def _fault(self, sample: Sample) -> str:
+        how, changed = self.how(sample).data, self._changed(sample)
+        if how and sample.table not in (self.tables.data or ()):
+            return f"Choose the table {sample.table}, too, or leave this row to the rule."
+        for text, null, column in _names(sample):
+            typed = _lines(self[text].data or "")
+            if self[null].data and typed and typed != _lines(column.raw or ""):
+                return f"{column.name}: either NULL or a text."
+            if "\x00" in typed:
+                return f"{column.name}: a text cannot hold the character NUL."
+        if how == "edit" and not changed:
+            return "Nothing was edited: change a value, or choose something else."
+        if how != "edit" and changed:
+            return f"A value was typed ({', '.join(changed)}): choose “Edit it”, or put it back."
+        return ""
+
+
+def confirm_form(
+    data: Any = None, *, counted: Counted | None, tables: Sequence[str], database: str, preview_id: str
+) -> ConfirmForm:
+    """The form for what was counted, with fields for each edited row that the page shows."""
+    fields: dict[str, Any] = {}
+    for sample in counted.settleable if counted else ():
+        fields |= _row(sample)
+    bound = type("ConfirmForm", (ConfirmForm,), fields)
+    mode = EXACT if counted and counted.keep_why_not else None
+    # `bind` gives the choices, which are looked at only when something is validated or printed.
+    form: ConfirmForm = bound(data, data={"tables": list(tables), "preview_id": preview_id, "mode": mode})
+    form.bind(counted, tables, database, preview_id)
+    return form
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    mine = {"form": FORM_ID}
+    choices = [SelectChoice(*each) for each in _HOWS if _names(sample) or each != _EDIT]
+    fields: dict[str, Any] = {
+        f"how_{sample.name}": SelectField(
+            f"{sample.table} {sample.title}", choices=choices, default=_BY_RULE, render_kw=mine
+        )
+    }
+    for text, null, column in _names(sample):
+        limit = Length(max=_LONGEST_VALUE)
+        fields[text] = TextAreaField(column.name, [limit], default=column.raw or "", render_kw=mine | {"rows": 1})
+        fields[null] = BooleanField(f"{column.name} is NULL", default=column.raw is None, render_kw=mine)
+    return fields
+
+
+def _names(sample: Sample) -> list[tuple[str, str, SampleColumn]]:
+    """(name of the text's field, name of the NULL tick, column) of each value that may be edited."""
+    return [
+        (f"value_{sample.name}_{number}", f"null_{sample.name}_{number}", column)
+        for number, column in enumerate(sample.columns)
+        if column.editable
+    ]
+
+
+def _mode(name: str, why_not: str = "") -> SelectChoice:
+    attributes: dict[str, Any] = {"data-missing": "choose a mode", "required": True}
+    return SelectChoice(name, name.capitalize(), render_kw={"disabled": True} if why_not else attributes)
+
+
+def _lines(text: str) -> str:
+    """Browsers send CR LF."""
+    return text.replace("\r\n", "\n")

@@ -9,6 +9,7 @@ from briefly_admin.services.views import RunView
 from briefly_admin.web import formats
 from briefly_admin.web.backup_view import backup_url
 from briefly_admin.web.report_view import is_rehearsal
+from briefly_admin.web.rollback_view import approval, asked_for
 
 KINDS: Final = {
     RunKind.MIGRATION: "migration", RunKind.VALIDATION: "validation", RunKind.BACKUP: "backup",
@@ -61,6 +62,9 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
         found.append(("Led by", f"{view.leader}, attempt {view.attempt}"))
     if view.kind is RunKind.DRILL:
         found.append(("Restored into", f"a scratch schema of {view.target_title}, dropped at the end"))
+    if view.kind in {RunKind.ROLLBACK, RunKind.PREVIEW}:
+        found += asked_for(view)
+    found += approval(view)
     beyond = view.options.get("beyond")
     if beyond:
         found.append(("Also tables outside the plan", ", ".join(".".join(map(str, pair)) for pair in beyond)))

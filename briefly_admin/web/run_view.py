@@ -110,7 +110,7 @@ def run_page(
         state=view.state.value,
         sentence=view.sentence,
         remedy=view.remedy if finished and view.remedy not in view.sentence else "",
-        poll_url=url_for("runs.progress", run_id=view.number) if view.live else "",
+        poll_url=url_for("runs.progress", run_id=view.number) if _changes_by_itself(view) else "",
         action_url=url_for("runs.act", run_id=view.number),
         buttons=_buttons(view),
         changeable=any(a.action is Action.CHANGE and a.allowed for a in view.actions),
@@ -131,6 +131,11 @@ def run_page(
         facts=facts(view),
         report=report_of(view, backup) if finished else None,
     )
+
+
+def _changes_by_itself(view: RunView) -> bool:
+    """Or by somebody else, who approves what another one looks at."""
+    return view.live or view.state is RunState.AWAITING_APPROVAL
 
 
 def _shows_tables(view: RunView) -> bool:
@@ -287,6 +292,9 @@ def _button(allowed: Allowed, view: RunView) -> Button:
     """The button of an action; what is not allowed shows why, and where it is solved."""
     act = url_for("runs.act", run_id=view.number)
     match allowed.action:
+        case Action.APPROVE:
+            url = url_for("approvals.show", run_id=view.number)
+            button = Button("approve", "Approve", url, "get", "primary", "circle-check")
         case Action.PAUSE:
             button = Button("pause", "Pause", act, icon="player-pause")
         case Action.RESUME:

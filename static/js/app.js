@@ -13,6 +13,9 @@
         missing.push(text || `fill in “${control.labels?.[0]?.textContent.trim() || control.name}”`);
       }
     }
+    for (const group of form.querySelectorAll("[data-some]")) {
+      if (!group.querySelector(":checked")) missing.push(group.dataset.some);
+    }
     return [...new Set(missing)];
   }
 

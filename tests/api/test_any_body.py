@@ -19,11 +19,22 @@ CONFIG = st.dictionaries(st.sampled_from(list(BY_NAME)) | st.text(max_size=8), A
 MIGRATION = st.fixed_dictionaries(
     {"action": st.sampled_from(["validate", "run", "status"]) | ANY}, optional={"config": CONFIG | ANY, "id": ANY}
 )
+SETTLED = st.fixed_dictionaries(
+    {"key": st.lists(st.text(max_size=8), max_size=2) | ANY, "how": st.sampled_from(["keep", "restore", "edit"]) | ANY},
+    optional={"values": st.dictionaries(st.text(max_size=8), st.none() | st.text(max_size=8), max_size=2) | ANY},
+)
 ROLLBACK = st.fixed_dictionaries(
     {"backupId": st.text(max_size=30) | ANY, "confirm": st.just(True) | ANY},
-    optional={"mode": ANY, "tables": st.lists(st.text(max_size=8), max_size=3) | ANY, "reason": ANY, "previewId": ANY},
+    optional={
+        "mode": st.just("keep") | ANY, "tables": st.lists(st.text(max_size=8), max_size=3) | ANY, "reason": ANY,
+        "previewId": ANY, "allowance": st.integers() | ANY, "allow": st.lists(st.text(max_size=12), max_size=3) | ANY,
+        "rules": st.dictionaries(st.sampled_from(["edited", "created"]), ANY, max_size=2) | ANY,
+        "settled": st.dictionaries(st.text(max_size=8), st.lists(SETTLED | ANY, max_size=2) | ANY, max_size=2) | ANY,
+    },
+)  # fmt: skip
+BACKUPS = st.fixed_dictionaries(
+    {}, optional={"beyond": st.lists(st.text(max_size=12), max_size=3) | ANY, "level": ANY, "tables": ANY}
 )
-BACKUPS = st.fixed_dictionaries({}, optional={"beyond": st.lists(st.text(max_size=12), max_size=3) | ANY, "level": ANY})
 NOWHERE = "/api/v1/backups/backup_1"
 
 
@@ -36,6 +47,7 @@ def test_no_body_breaks_an_endpoint(app: Flask, token_as: TokenAs) -> None:
     @given(MIGRATION | ANY, ROLLBACK | ANY, BACKUPS | ANY)
     def check(migration: Any, rollback: Any, backup: Any) -> None:
         deeds = [(f"{NOWHERE}/{deed}", backup) for deed in ("verify", "drill", "pin", "unpin", "preview")]
+        deeds.append(("/api/v1/runs/7/approve", backup))
         first = [("/api/migration", migration), ("/api/migration/rollback", rollback), ("/api/v1/backups", backup)]
         for path, body in (*first, *deeds):
             answer = client.post(path, json=body, headers=headers)

@@ -296,7 +296,7 @@ BAD_ROLLBACKS: list[tuple[dict[str, Any], str]] = [
     ({"backupId": "backup_1", "confirm": 1}, "confirm"),
     ({"backupId": "backup_1", "confirm": None}, "confirm"),
     ({"backupId": "backup_1", "confirm": [True]}, "confirm"),
-    ({"backupId": "backup_1", "confirm": True, "mode": "keep"}, "mode"),
+    ({"backupId": "backup_1", "confirm": True, "mode": "both"}, "mode"),
     ({"backupId": "backup_1", "confirm": True, "tables": "users"}, "tables"),
     ({"backupId": "backup_1", "confirm": True, "tables": []}, "tables"),
     ({"backupId": "backup_1", "confirm": True, "reason": 1}, "reason"),

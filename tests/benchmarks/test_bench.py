@@ -14,7 +14,7 @@ from benchmarks.__main__ import asked, measure, publish
 from benchmarks.ground import Ground
 from benchmarks.picture import draw
 from benchmarks.report import NOT_YET, lines
-from benchmarks.rows import backup, migrate, scale
+from benchmarks.rows import backup, migrate, rollback, scale
 from benchmarks.rows.all import ROWS, TABLE
 from briefly_admin.embedded import EmbeddedServers
 from tests.faults.ledger import Ledger
@@ -42,6 +42,7 @@ def small() -> dict[str, Any]:
         "scale": lambda ground, seed: scale.trial(ground, seed, 200, 300),
         "backup_narrow": lambda ground, seed: backup.narrow(ground, seed, 300),
         "backup_embedded": lambda ground, seed: backup.embedded(ground, seed, 50),
+        "rollback": lambda ground, seed: rollback.trial(ground, seed, 300),
     }
 
 
@@ -97,6 +98,26 @@ def test_backups_are_weighed_by_their_medians() -> None:
     assert not backup.weigh_sealed(facts, 1.9).met
     assert backup.weigh_memory(facts).met
     assert not backup.weigh_memory([*facts, {"peak": 201e6}]).met
+
+
+def test_a_rollback_is_measured_beside_pg_restore(ground: Ground, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "results.jsonl")
+    assert measure(ground, replace(ROWS["rollback"], trial=small()["rollback"], wanted=1), ledger)
+    facts = ledger.trials()[0].facts
+    assert min(facts[name] for name in ("update", "insert", "delete", "ours", "theirs", "dump", "peak")) > 0
+    assert {"backup", "stage", "preview", "restore", "verify"} <= facts["seconds"].keys()
+    assert {"stage", "preview"} <= facts["preview"].keys()
+    assert not (ground.logs / "backups").exists()
+    assert not (ground.logs / "archive").exists()
+
+
+def test_a_rollback_is_weighed_by_its_medians() -> None:
+    before = {"seconds": {"backup": 3}, "preview": {"stage": 2, "preview": 1}}
+    facts = [{"ours": ours, "theirs": 10, **before} for ours in (1, 7, 90)]
+    found = rollback.weigh(facts)
+    assert (found.ratio, found.met, found.theirs) == (0.7, True, "10.00 s")
+    assert found.ours == "7.00 s (backup 3.00 s, stage 2.00 s, preview 1.00 s)"
+    assert not rollback.weigh([{"ours": 7.01, "theirs": 10, **before}]).met
 
 
 def test_a_start_goes_on_from_what_was_tried(ground: Ground, tmp_path: Path) -> None:
@@ -158,7 +179,7 @@ def test_one_row_may_be_asked_for() -> None:
     assert [row.name for row in asked(["auto"])] == ["auto"]
     assert [row.name for row in asked([])] == [
         "backup_embeddings", "backup_narrow", "backup_copy", "backup_copy_embeddings", "backup_memory",
-        "migrate", "auto", "row_by_row", "memory", "cost",
+        "migrate", "auto", "row_by_row", "rollback", "memory", "cost",
     ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from briefly_admin.plans import plan
 from tests.browser.conftest import Program, Visitor
 
 TABLES = [table.name for table in plan("unified").tables]
-ENDED = re.compile(r"Done:|Rehearsed:|Stopped |Cancelled ")
+ENDED = re.compile(r"Done:|Rehearsed:|Rolled back |Stopped |Cancelled ")
 
 
 def digests(program: Program) -> dict[str, str]:
@@ -96,6 +96,8 @@ def test_rehearse_migrate_watch_and_roll_back(ana: Visitor, program: Program) ->
     expect(page.locator("main")).to_contain_text("schema changes would be reverted", timeout=60_000)
     confirm = page.locator("#confirm")
     expect(confirm).to_be_disabled()
+    expect(page.locator("#confirm-missing")).to_contain_text("choose a mode")
+    page.get_by_label("Exact", exact=True).check()
     page.get_by_label("Reason").fill("The journey ends where it began.")
     page.fill("#word", "ROLLBACK")
     page.fill("#database", "brief")
@@ -104,6 +106,7 @@ def test_rehearse_migrate_watch_and_roll_back(ana: Visitor, program: Program) ->
     page.fill("#database", "briefly")
     confirm.click()
     assert "the data is as it was" in wait_for_the_end(ana)
+    assert_accessible(ana)
     assert digests(program) == before
     assert schema(program) == shape
 

@@ -9,7 +9,7 @@ from briefly_admin.cli import main
 from briefly_admin.cli.up import CHECKOUT
 from tests.cli.conftest import NOWHERE, Command
 
-LATER = (("approve", "1"), ("maintenance", "start"), ("notify", "test"), ("quarantine", "correct"), ("quarantine", "replay"), ("quarantine", "skip"))  # fmt: skip
+LATER = (("maintenance", "start"), ("notify", "test"), ("quarantine", "correct"), ("quarantine", "replay"), ("quarantine", "skip"))  # fmt: skip
 SETTINGS = [
     ("BACKUP_KEYS", "nonsense", "BACKUP_KEYS: entry 1 has no id."),
     ("MIGRATION_PLAN", "nope", "There is no plan 'nope'. Known plans: unified."),
@@ -39,7 +39,7 @@ CONFIGS = [
 ]
 
 NO_RUN: list[tuple[str, ...]] = [
-    ("status", "999"), ("status", "nonsense"), ("status", ""), ("status", "9" * 40), ("pause", "1"), ("resume", "1"),
+    ("status", "999"), ("status", "nonsense"), ("status", ""), ("status", "9" * 40), ("pause", "1"), ("resume", "1"), ("approve", "1"),
     ("cancel", "1"), ("findings", "1"), ("quarantine", "list", "1"),
 ]  # fmt: skip
 NO_BACKUP: list[tuple[str, ...]] = [
@@ -77,7 +77,7 @@ def test_things_that_are_not_there(command: Command) -> None:
 
 
 def test_wrong_words_are_usage_errors(command: Command) -> None:
-    for args in (("nonsense",), ("status", "1", "2"), ("run", "--nonsense"), ("rollback",), ("rollback", "x", "--mode", "keep"),
+    for args in (("nonsense",), ("status", "1", "2"), ("run", "--nonsense"), ("rollback",), ("rollback", "x", "--mode", "both"),
                  ("rollback", "x", "--preview", "--confirm"), ("token", "create", "--role", "king", "--name", "x"),
                  ("token", "create", "--role", "viewer", "--name", "x", "--days", "367"), ("audit", "list", "--limit", "0")):  # fmt: skip
         answer = command(*args)

@@ -91,8 +91,9 @@ class MemoryJournal:
         for row in rows:
             kept.setdefault((row.table, row.key), row)
 
-    def quarantined(self, table: str | None = None) -> Sequence[QuarantinedRow]:
-        return [row for row in self.record.quarantine.values() if table in {None, row.table}]
+    def quarantined(self, table: str | None = None, run_id: UUID | None = None) -> Sequence[QuarantinedRow]:
+        record = self.record if run_id in {None, self.record.run_id} else self.others[UUID(str(run_id))]
+        return [row for row in record.quarantine.values() if table in {None, row.table}]
 
     def backup_begun(self, backup_id: UUID, name: str, shred_key: bytes) -> None:
         self._write().backups[backup_id] = {"name": name, "shred_key": shred_key, "state": "writing"}

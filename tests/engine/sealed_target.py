@@ -18,8 +18,10 @@ from briefly_admin.domain.manifest import ColumnManifest, Manifest, SequenceMani
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine import fence, rollback
+from briefly_admin.engine.before import read_tables
 from briefly_admin.engine.catalog import CatalogTable, read_table
-from briefly_admin.engine.context import ChangeRecord, RunContext
+from briefly_admin.engine.context import ChangeRecord, QuarantinedRow, RunContext
+from briefly_admin.engine.repairs import as_stored, compile_repairs
 from briefly_admin.engine.target import Connection, Target
 from briefly_admin.engine.user_types import describe_types
 from briefly_admin.plans.base import Plan, Table
@@ -51,6 +53,8 @@ class SealedTarget:
     migration: RunRecord = field(default_factory=RunRecord)
     run: RunRecord = field(default_factory=RunRecord)
     progress: list[Progress] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of every run."""
 
     def __post_init__(self) -> None:
         self.target = Target(self.dsn)
@@ -103,13 +107,30 @@ class SealedTarget:
         if state == "made":
             self.execute(made)
 
+    def migrate(self, *, aside: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Set every column to its repaired value, as the migration does, but for rows whose keys are set `aside`."""
+        for name, keys in (aside or {}).items():
+            rows = [QuarantinedRow(name, (key,), "value", "does not fit") for key in keys]
+            self.migration.quarantine |= {(row.table, row.key): row for row in rows}
+        with self.target.session(bulk=True) as connection, connection.transaction():
+            catalog = read_tables(connection, self.plan)
+            for table in self.plan.tables:
+                if table.repairs:
+                    keys = list((aside or {}).get(table.name, ()))
+                    connection.execute(_repair(self.plan, table, catalog, keys))
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Options that say whose backup it is."""
+        return {"origin": {"run_id": str(self.migration.run_id), "number": 1}, "reverts": [str(self.migration.run_id)]}
+
     def context(self, kind: RunKind = RunKind.ROLLBACK, **options: Any) -> RunContext:
         """The next attempt at the rollback (it takes over, as the pipeline does)."""
         journal: MemoryJournal = self.run.next_attempt({self.migration.run_id: self.migration})
         config = RunConfig(max_retries=0, retry_delay=1)
         context = RunContext(
             self.run.run_id, journal.attempt, kind, self.plan, self.target, self.vault, journal, self.progress.append,
-            lambda: config, {"backup_id": str(self.backup_id), "mode": "exact", "tables": None} | options,
+            lambda: config, {"backup_id": str(self.backup_id), "mode": "exact", "tables": None} | self.options | options,
             sleep=lambda _: None, random=random.Random(1),
         )  # fmt: skip
         if kind is RunKind.ROLLBACK:
@@ -159,6 +180,25 @@ class SealedTarget:
         data[len(data) // 2] ^= 1
         path.chmod(0o600)
         path.write_bytes(bytes(data))
+
+
+def _repair(plan: Plan, table: Table, catalog: Mapping[str, CatalogTable], aside: Sequence[str]) -> sql.Composed:
+    here = catalog[table.name]
+    repairs = compile_repairs(plan, table, catalog)
+    present = [column for column in here.columns if column.name in repairs.values]
+    key = sql.Identifier(table.key[0])
+    return sql.SQL(
+        "UPDATE {table} AS u SET {sets} FROM (SELECT t.{key}, {values} FROM {table} AS t {joins}) AS r"
+        " WHERE u.{key} = r.{key} AND u.{key}::text <> ALL ({aside}::text[])"
+    ).format(
+        table=here.identifier, key=key, joins=repairs.joins, aside=sql.Literal(list(aside)),
+        sets=sql.SQL(", ").join(sql.SQL("{} = r.{}").format(sql.Identifier(c.name), sql.Identifier(f"v{n}"))
+                                for n, c in enumerate(present)),
+        values=sql.SQL(", ").join(
+            sql.SQL("{} AS {}").format(as_stored(repairs.values[c.name], c), sql.Identifier(f"v{n}"))
+            for n, c in enumerate(present)
+        ),
+    )  # fmt: skip
 
 
 def _seal(

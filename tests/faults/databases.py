@@ -24,9 +24,12 @@ Contents = dict[str, list[str]]
 
 
 def contents(url: str) -> Contents:
-    """What the target holds."""
+    """What the target holds at one instant: whoever changes the schema waits as long as it is read."""
     with psycopg.connect(url) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.execute("SET TimeZone TO 'UTC'")
+        tables = [sql.Identifier("public", table.name) for table in plan("unified").tables]
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(tables)))
 
         def texts(query: sql.Composable | str) -> list[str]:
             return sorted(str(text) for (text,) in connection.execute(query))  # type: ignore[arg-type]  # our own texts

@@ -8,6 +8,7 @@ What is done to it stands in the environment, so that it holds for all processes
   FAULTS_BALLAST is made to take all room that is left on its file system, once, in the middle of the put's bytes.
   FAULTS_COUNT names the file that counts.
 - FAULTS_FILE_BYTES: no file may grow beyond it.
+- FAULTS_STATEMENTS: blows at the statements of a restore, see tests/faults/statements.py.
 - FAULTS_STORE_SECONDS: how long a bucket is waited for, instead of its usual limits.
 """
 
@@ -23,6 +24,7 @@ from typing import Any, NoReturn
 from briefly_admin.engine import backup
 from briefly_admin.vault import stores
 from briefly_admin.vault.stores import opening
+from tests.faults import statements
 
 STAGES = ("before", "middle", "after")
 FULL = "full"
@@ -144,6 +146,7 @@ def _arm() -> None:
     if file_bytes:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    statements.arm()
     seconds = float(os.environ.get("FAULTS_STORE_SECONDS") or 0)
     if seconds:
         limits = opening.Limits(request=seconds, connect=seconds, patience=seconds, retries=2)

@@ -75,11 +75,13 @@ PROMISES = (
         "a rollback is all or nothing, and exact",
         "SIGKILL at every statement; then digests",
         "300: before or after, never between; equal bytes",
+        ("rollbacks",),
     ),
     Promise(
         "a rollback's preview is true",
         "random edits after the migration",
         "preview counts = counts found by brute force",
+        ("edits",),
     ),
     Promise(
         "types survive",

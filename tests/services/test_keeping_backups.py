@@ -167,8 +167,16 @@ def test_rollbacks_are_refused_before_anything_happens(stage: Stage, backup: Bac
             runs.rollback(actor, backup.name, confirm=True)
     for wrong, field in (
         ({"confirm": False}, "confirm"), ({"confirm": 1}, "confirm"), ({"confirm": "true"}, "confirm"),
-        ({"confirm": True, "mode": "keep"}, "mode"), ({"confirm": True, "tables": []}, "tables"),
+        ({"confirm": True, "mode": "soft"}, "mode"), ({"confirm": True, "tables": []}, "tables"),
         ({"confirm": True, "tables": ["users; DROP"]}, "tables"), ({"confirm": True, "reason": "x" * 501}, "reason"),
+        ({"confirm": True, "allowance": -1}, "allowance"), ({"confirm": True, "allowance": True}, "allowance"),
+        ({"confirm": True, "rules": {"edited": "restore"}}, "rules"),
+        ({"confirm": True, "mode": "keep", "rules": {"edited": "perhaps"}}, "rules"),
+        ({"confirm": True, "mode": "keep", "rules": {"moved": "keep"}}, "rules"),
+        ({"confirm": True, "settled": {"users": [{"key": ["1"], "how": "restore"}]}}, "settled"),
+        ({"confirm": True, "mode": "keep", "settled": {"users": [{"key": "1", "how": "restore"}]}}, "settled"),
+        ({"confirm": True, "mode": "keep", "settled": {"users": [{"key": ["1"], "how": "edit"}]}}, "settled"),
+        ({"confirm": True, "mode": "keep", "settled": {"users": [{"key": ["1"], "how": "keep"}] * 2}}, "settled"),
     ):  # fmt: skip
         with pytest.raises(InvalidRequest) as caught:
             runs.rollback(stage.ana, backup.name, **wrong)
@@ -178,6 +186,8 @@ def test_rollbacks_are_refused_before_anything_happens(stage: Stage, backup: Bac
             runs.rollback(stage.ana, unknown, confirm=True)
     with pytest.raises(NotAllowed):
         runs.preview(stage.vito, backup.name)
+    with pytest.raises(Refused, match="not taken by a migration"):
+        runs.rollback(stage.ana, backup.name, confirm=True, mode="keep")
     with pytest.raises(Refused, match="no finished preview"):
         runs.rollback(stage.ana, backup.name, confirm=True, preview_id=backup.run_id)
     assert runs.count(stage.vito) == 1

@@ -8,6 +8,7 @@ import pytest
 from briefly_admin.domain.breaker import BreakerState, BreakerView
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.services.rollback_result import RollbackResult, previewed, rollback_result
 from briefly_admin.services.sentences import Facts, at_work, held_back, next_try, sentence
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -16,7 +17,11 @@ MOVING = Progress("migrate", (TableProgress("users", 10, 10), TableProgress("cha
                   rate=21_400.0, eta_seconds=120.0)  # fmt: skip
 
 CASES: list[tuple[dict[str, Any], str]] = [
-    ({"state": S.AWAITING_APPROVAL}, "Waiting for the approval of another admin."),
+    ({"state": S.AWAITING_APPROVAL}, "Waits until another admin approves it."),
+    ({"state": S.AWAITING_APPROVAL, "asked_by": "ana@example.com", "approve_until": NOW + timedelta(hours=23)},
+     "Waits until another admin approves it; asked by ana@example.com 3 min ago, until tomorrow 11:00 UTC."),
+    ({"state": S.CANCELLED, "state_by": "clock", "error": "Nobody approved it in time.", "remedy": "Start it again.", "resumable": True},
+     "Cancelled 3 min ago: nobody approved it in time. Start it again."),
     ({"state": S.PENDING, "workers": 1, "busy_with": 41}, "Waiting for a worker; 1 listens, busy with run 41."),
     ({"state": S.PENDING, "workers": 0}, "Waiting for a worker; none listens. It begins by itself as soon as one is started."),
     ({"state": S.PENDING, "workers": 2}, "Waiting for a worker; 2 listen. It begins by itself within seconds."),
@@ -51,7 +56,29 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"state": S.COMPLETED, "kind": K.BACKUP, "processed": 4, "rollback_until": NOW + timedelta(days=9)},
      "Done: 4 rows sealed and proven; can be rolled back until 10 March 2026 12:00 UTC."),
     ({"state": S.COMPLETED, "kind": K.ROLLBACK}, "Done: the data is as it was at the backup; verified."),
+    ({"state": S.COMPLETED, "kind": K.ROLLBACK, "rollback_until": NOW + timedelta(hours=1), "result": RollbackResult(
+        mode="keep", put_back=22_307, recomputed=4, edited_kept=3, created_kept=1_000, deleted_left=0)},
+     ("Rolled back by keep: 22,307 rows put back, 4 computed anew, 3 edited since kept, 1,000 created since kept; "
+     "what the migration did is undone; verified; can be rolled back until today 13:00 UTC.")),
+    ({"state": S.COMPLETED, "kind": K.ROLLBACK, "result": RollbackResult(
+        mode="exact", tables=("users", "oauth_tokens"), put_back=1, brought_back=2, removed=3)},
+     ("Rolled back of users, oauth_tokens by exact: 1 row put back, 2 brought back, 3 removed; "
+     "the data is as it was at the backup; verified.")),
+    ({"state": S.RUNNING, "kind": K.ROLLBACK, "mode": "keep", "progress": Progress("restore", (TableProgress("users", 10, 5),))},
+     "Undoing what the migration changed, users: 5 of 10 rows."),
+    ({"state": S.RUNNING, "kind": K.ROLLBACK, "mode": "keep", "phase": "preview"},
+     "Comparing with the backup and with what the migration left."),
+    ({"state": S.RUNNING, "kind": K.ROLLBACK, "mode": "exact", "phase": "restore"}, "Restoring."),
+    ({"state": S.RUNNING, "kind": K.ROLLBACK, "mode": "keep", "phase": "backup"}, "Backing up what is there now."),
+    ({"state": S.FAILED, "kind": K.ROLLBACK, "phase": "preview", "error": "users: 3 rows moved", "remedy": "Look at a new preview."},
+     "Stopped while comparing with the backup: users: 3 rows moved. Look at a new preview. Nothing was rolled back."),
+    ({"state": S.FAILED, "kind": K.ROLLBACK, "phase": "restore", "error": "A lock", "resumable": True}, "Stopped while restoring: A lock."),
     ({"state": S.COMPLETED, "kind": K.PREVIEW}, "Done: the preview says what a rollback would do now."),
+    ({"state": S.COMPLETED, "kind": K.PREVIEW, "found": {"exact": 22_310, "keep": 22_307, "edited": 3}},
+     "Done: exact would write 22,310 rows, keep 22,307; 3 edited since."),
+    ({"state": S.COMPLETED, "kind": K.PREVIEW, "found": {"exact": 1, "edited": 0}},
+     "Done: exact would write 1 row; 0 edited since."),
+    ({"state": S.COMPLETED, "kind": K.PREVIEW, "found": {"exact": 0}}, "Done: exact would write 0 rows."),
     ({"state": S.COMPLETED, "kind": K.VALIDATION, "processed": 4},
      "Done: 4 rows looked at; the findings say what is wrong and what the repairs will cure."),
     ({"state": S.RUNNING, "kind": K.VERIFICATION, "level": "L1", "progress": Progress("verify", (TableProgress("users", 10, 5),))},
@@ -75,14 +102,15 @@ CASES: list[tuple[dict[str, Any], str]] = [
       "error_code": "backup_damaged", "remedy": "Take a new one."},
      "The backup is damaged in one place: users, stream 1. Take a new one."),
     ({"state": S.FAILED, "kind": K.ROLLBACK, "phase": "stage", "error": "The backup is damaged.", "error_code": "backup_damaged"},
-     "Stopped while reading the backup: The backup is damaged."),
+     "Stopped while reading the backup: The backup is damaged. Nothing was rolled back."),
     ({"state": S.COMPLETED, "kind": K.VERIFICATION, "level": "L0", "backup": "backup_1"},
      "Done: nothing of backup_1 is missing: every object is there, of its size and sum. None was opened."),
     ({"state": S.COMPLETED, "kind": K.VERIFICATION, "level": "L1", "backup": "backup_1", "processed": 1_390},
      "Done: backup_1 is whole: every byte was opened, 1,390 rows counted and hashed."),
     ({"state": S.COMPLETED, "kind": K.DRILL, "backup": "backup_1", "processed": 1},
      "Done: backup_1 can be restored: it was, into a scratch schema, and 1 row compared equal; the scratch schema is gone again."),
-    ({"state": S.ROLLED_BACK, "state_at": NOW - timedelta(days=3)}, "Rolled back 3 days ago; the data is as it was before this run."),
+    ({"state": S.ROLLED_BACK, "state_by": "run 7"}, "Rolled back 3 min ago by run 7; what this run did is undone."),
+    ({"state": S.ROLLED_BACK, "state_at": NOW - timedelta(days=3)}, "Rolled back 3 days ago; what this run did is undone."),
 ]  # fmt: skip
 
 
@@ -132,3 +160,50 @@ def test_the_circuit_breaker_says_why_and_when() -> None:
     assert held_back(opened, told) == "", "it is told once"
     probing = BreakerView(BreakerState.HALF_OPEN, 3, "connection refused", None, 0.0, "host:1")
     assert "One batch probes now (host:1)." in held_back(probing, "")
+
+
+COUNTS = {"users": {"update": 5, "insert": 1, "delete": 0, "same": 9}, "oauth_tokens": {"update": 2}}
+CLASSES = {
+    "users": {"edited": 4, "created": 2, "deleted": 1},
+    "oauth_tokens": {"edited": 1, "created": 0, "deleted": 0},
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "report", "expected"),
+    [
+        ({}, {}, None), ({}, {"restore": None}, None), ({}, {"restore": {"digests": {}}}, None),
+        ({"tables": ["users"]}, {"restore": {"tables": COUNTS}},
+         RollbackResult(mode="exact", tables=("users",), put_back=7, brought_back=1)),
+        ({"mode": "exact"}, {"restore": {"tables": COUNTS}, "preview": {"classes": CLASSES}},
+         RollbackResult(mode="exact", put_back=7, brought_back=1)),
+        ({"mode": "keep"}, {"restore": {"tables": COUNTS, "recomputed": {"users": 3}}, "preview": {"classes": CLASSES}},
+         RollbackResult(mode="keep", put_back=7, brought_back=1, recomputed=3, edited_kept=5, created_kept=2,
+                        deleted_left=1)),
+        ({"mode": "keep", "rules": {"edited": "keep", "created": "delete", "deleted": "bring_back"},
+          "settled": {"users": [{"how": "keep"}, {"how": "restore"}, {"how": "edit"}]}},
+         {"restore": {"mode": "keep", "tables": COUNTS}, "preview": {"classes": CLASSES}},
+         RollbackResult(mode="keep", put_back=7, brought_back=1, edited_kept=3, created_kept=0, deleted_left=0)),
+        ({"mode": "keep", "rules": {"edited": "restore"}, "settled": {"users": [{"how": "keep"}, {"how": "edit"}]}},
+         {"restore": {"mode": "keep", "tables": COUNTS}, "preview": {"classes": CLASSES}},
+         RollbackResult(mode="keep", put_back=7, brought_back=1, edited_kept=1, created_kept=2, deleted_left=1)),
+        ({"mode": "keep"}, {"restore": {"tables": COUNTS}}, RollbackResult(mode="keep", put_back=7, brought_back=1)),
+    ],
+)  # fmt: skip
+def test_what_a_rollback_wrote_and_left(
+    options: dict[str, Any], report: dict[str, Any], expected: RollbackResult | None
+) -> None:
+    assert rollback_result(options, report) == expected
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ({}, None), ({"preview": {}}, None), ({"preview": {"tables": COUNTS}}, {"exact": 8}),
+        ({"preview": {"tables": COUNTS, "keep": None, "classes": CLASSES}}, {"exact": 8, "edited": 5}),
+        ({"preview": {"tables": COUNTS, "keep": {"users": {"update": 3}}, "classes": CLASSES}},
+         {"exact": 8, "keep": 3, "edited": 5}),
+    ],
+)  # fmt: skip
+def test_what_a_preview_counted(report: dict[str, Any], expected: dict[str, int] | None) -> None:
+    assert previewed(report) == expected

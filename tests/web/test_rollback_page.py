@@ -53,7 +53,7 @@ def filled(page: Page, database: str) -> dict[str, str | list[str]]:
     """The form of the page as it came, with everything typed right."""
     return {
         "preview_id": page.one("input", id="preview_id").attributes["value"] or "",
-        "mode": page.one("input", id="mode").attributes["value"] or "",
+        "mode": "exact",
         "tables": [box.attributes["value"] or "" for box in page.every("input", type="checkbox", name="tables")],
         "reason": "The tiers are wrong.", "word": "ROLLBACK", "database": database,
     }  # fmt: skip
@@ -109,9 +109,11 @@ def test_the_whole_way(
     poll = look(browser, part.attributes["hx-get"] or "")
     assert "hx-get" not in poll.one("div", id="rollback").attributes
     page = look(browser, f"/backups/{backup.name}/rollback?preview={run.number}")
-    counts = {row.text.split()[0]: row.text.split()[1:] for row in page.every("tr")[1:]}
-    assert counts["users"] == [str(len(before) - changed), str(changed), "0", "0"]
-    assert counts["user_settings"][2] != "0"
+    counts = {row.text.split()[0]: " ".join(row.text.split()[1:]) for row in page.every("tr")[1:]}
+    assert f"{len(before) - changed} stay as they are" in counts["users"]
+    assert f"{changed} restored" in counts["users"]
+    assert "brought back" in counts["user_settings"]
+    assert "disabled" in page.one("input", name="mode", value="keep").attributes
     text = page.one("main").text
     assert "about 1 s" in text
     assert "is taken and proven first" in text
@@ -122,6 +124,7 @@ def test_the_whole_way(
         f"/backups/{backup.name}/rollback",
         data={"csrf_token": page.every("input", name="csrf_token")[0].attributes["value"], **filled(page, database)},
     )
+    assert answer.status_code == 303, Page(answer.get_data(as_text=True)).one("main").text
     (rollback,) = rollbacks(app)
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/runs/{rollback.number}")
     assert rollback.options["reason"] == "The tiers are wrong."
@@ -140,7 +143,9 @@ def test_whatever_is_missing_is_said_beside_its_field_and_nothing_happens(
     wrong: list[tuple[str, str | list[str]]] = [
         ("word", ""), ("word", "rollback"), ("word", "ROLLBACK "), ("database", ""), ("database", database.upper()),
         ("reason", ""), ("reason", "   "), ("reason", "x" * 501), ("tables", []), ("tables", ["pg_authid"]),
-        ("tables", ["users; DROP TABLE users"]), ("mode", "keep"), ("mode", ""), ("preview_id", ""), ("preview_id", "1"),
+        ("tables", ["users; DROP TABLE users"]), ("mode", "keep"), ("mode", ""), ("mode", "exactly"),
+        ("allowance", "-1"), ("allowance", "1.5"), ("allowance", ""), ("allowance", "9" * 5000), ("allow", ["app.logs"]),
+         ("preview_id", ""), ("preview_id", "1"),
         ("preview_id", "00000000-0000-0000-0000-000000000000"), ("preview_id", HOSTILE),
     ]  # fmt: skip
     for field, value in wrong:

@@ -12,9 +12,9 @@ from psycopg import sql
 
 from briefly_admin.domain.errors import BrieflyError, Fenced, RunFailed, Stopped, Unavailable
 from briefly_admin.domain.runs import Phase
-from briefly_admin.engine import retry, scratch, staging
+from briefly_admin.engine import retry, scratch
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.rollback import preview, restore, selection
+from briefly_admin.engine.rollback import preview, restore, reuse, selection
 from briefly_admin.engine.target import Connection
 
 __all__ = ["run_phase"]
@@ -38,18 +38,20 @@ def run_phase(context: RunContext, phase: Phase) -> dict[str, Any]:
 
 def _stage(context: RunContext) -> dict[str, Any]:
     chosen = selection.choose(context)
-    staging.stage(context, chosen.reader, chosen.tables)
-    return {"tables": {table.name: {"rows": table.rows, "digest": str(table.digest)} for table in chosen.tables}}
+    _, reused = reuse.stage(context, chosen.reader, chosen.staged_tables)
+    tables = {table.name: {"rows": table.rows, "digest": str(table.digest)} for table in chosen.tables}
+    return {"tables": tables, "reused": None if reused is None else str(reused)}
 
 
 def _verify(context: RunContext) -> dict[str, Any]:
-    """What the restore proved inside its transaction; the scratch goes."""
+    """What the restore proved inside its transaction; the scratch goes, and what the preview had left of its own."""
     with context.target.session(bulk=True) as connection:
         done = restore.restored(connection, context.run_id) or context.journal.finished_phases().get(Phase.RESTORE)
         if done is None:
             raise RunFailed("Nothing was restored, so there is nothing to verify.", remedy="Start the rollback again.")
         _analyze(context, connection, done["digests"])
         scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
+        reuse.drop_lent(context, connection)
     return {"verified": True, "digests": done["digests"]}
 
 

@@ -67,24 +67,38 @@ def find(connection: Connection, pair: Pair) -> Difference:
 
     A column that the table lacks just now, and that comes back with the schema changes, counts as NULL.
     """
-    present = _present(pair)
-    absent = [column for column in pair.staged.columns if column not in present]
-    differs = sql.SQL("NOT ({} OPERATOR(pg_catalog.*=) {})").format(_row(present, NOW), _row(present, THEN))
-    # Different images can still be the same bytes to COPY (an array's flags, say): the second look decides.
-    differs += sql.SQL(" AND {} <> {}").format(row_bytes_sql(present, NOW), row_bytes_sql(present, THEN))
-    missing = sql.SQL("").join(sql.SQL(" OR {} IS NOT NULL").format(sql.Identifier(THEN, c.name)) for c in absent)
     query = sql.SQL(
         "CREATE UNLOGGED TABLE {difference} WITH (autovacuum_enabled = off) AS"
         " SELECT now.ctid AS here, was.ctid AS there FROM ONLY {table} AS now FULL JOIN {staged} AS was ON {join}"
-        " WHERE now.ctid IS NULL OR was.ctid IS NULL OR ({differs}){missing}"
+        " WHERE now.ctid IS NULL OR was.ctid IS NULL OR {differs}"
     ).format(
         difference=pair.difference, table=pair.current.identifier, staged=pair.staged.identifier,
-        join=key_join(pair), differs=differs, missing=missing,
+        join=key_join(pair), differs=differs(pair, pair.staged.columns),
     )  # fmt: skip
     connection.execute(query)
+    return found(connection, pair)
+
+
+def found(connection: Connection, pair: Pair) -> Difference:
+    """The difference whose relation is there."""
     connection.execute(sql.SQL("ANALYZE {}").format(pair.difference))
     counts = _count(connection, pair)
     return Difference(pair, counts, _changed_columns(connection, pair) if counts.update else ())
+
+
+def differs(pair: Pair, columns: Sequence[SendColumn]) -> sql.Composable:
+    """Whether `now` and `was`, both there, differ in any of the columns.
+
+    One that the table lacks just now, and that comes back with the schema changes, counts as NULL.
+    """
+    present = [column for column in columns if pair.current.column(column.name) is not None]
+    tests = [sql.SQL("{} IS NOT NULL").format(sql.Identifier(THEN, c.name)) for c in columns if c not in present]
+    if present:
+        images = sql.SQL("NOT ({} OPERATOR(pg_catalog.*=) {})").format(_row(present, NOW), _row(present, THEN))
+        # Different images can still be the same bytes to COPY (an array's flags, say): the second look decides.
+        unequal = sql.SQL("{} <> {}").format(row_bytes_sql(present, NOW), row_bytes_sql(present, THEN))
+        tests.insert(0, sql.SQL("({} AND {})").format(images, unequal))
+    return sql.SQL("({})").format(sql.SQL(" OR ").join(tests)) if tests else sql.SQL("false")
 
 
 def _row(columns: Sequence[SendColumn], alias: str) -> sql.Composable:
@@ -125,16 +139,30 @@ def both(pair: Pair) -> sql.Composable:
     )
 
 
-def require_expected(differences: Sequence[Difference], expected: Mapping[str, Mapping[str, int]] | None) -> None:
-    """Raises Refused, naming tables and counts, where the rows moved since they were confirmed."""
-    moved = []
-    for difference in differences:
-        name, found = difference.pair.name, difference.counts.to_json()
-        confirmed = (expected or {}).get(name)
-        for what in ("update", "insert", "delete") if confirmed is not None else ():
-            before = int((confirmed or {}).get(what, 0))
-            if before != found[what]:
-                moved.append(f"{name}: {found[what]:,} to {what} instead of {before:,}")
+def require_expected(
+    differences: Sequence[Difference], expected: Mapping[str, Mapping[str, int]] | None, allowance: int = 0
+) -> None:
+    """Raises Refused, naming tables and counts, where more than `allowance` rows moved since they were confirmed."""
+    counts = {each.pair.name: each.counts.to_json() for each in differences}
+    require_unmoved(counts, expected, {"update": "to update", "insert": "to insert", "delete": "to delete"}, allowance)
+
+
+def require_unmoved(
+    counts: Mapping[str, Mapping[str, int]],
+    expected: Mapping[str, Mapping[str, int]] | None,
+    words: Mapping[str, str],
+    allowance: int,
+) -> None:
+    """Compare each of a table's counts that `words` names with the one confirmed; tables not confirmed do not count.
+
+    Raises Refused.
+    """
+    moved = [
+        f"{name}: {counts[name][what]:,} {said} instead of {confirmed.get(what, 0):,}"
+        for name, confirmed in (expected or {}).items()
+        for what, said in words.items()
+        if name in counts and abs(counts[name][what] - int(confirmed.get(what, 0))) > allowance
+    ]
     if moved:
         raise Refused(
             f"The data changed since the preview was confirmed: {'; '.join(moved)}.",

@@ -1,73 +1,139 @@
-"""When rows hold one another: inner foreign keys and unique indexes step aside for the writes, and come back.
+"""When rows hold one another: inner keys, unique indexes and unproven checks step aside for the writes, and come back.
 
 Most rollbacks need none of it: rows are deleted children first, inserted parents first, then updated. But unique values
-may have been swapped between rows, foreign keys may form cycles, and a child may have moved from a parent that is to
-go. Dropping and adding again inside the transaction is exact, whatever the constraint, and checks every row anew; it
-costs ACCESS EXCLUSIVE and an index build, so it is the second try.
+may have been swapped between rows, foreign keys may form cycles, a child may have moved from a parent that is to go,
+and a constraint that was never validated refuses the very rows that it let stand. Dropping and adding again inside the
+transaction is exact, whatever the constraint, and checks every row anew; it costs ACCESS EXCLUSIVE and an index build,
+so it is the second try.
+
+What cannot be dropped (a view or a function depends on it, an outside table of somebody else refers to it) stays, and
+is named; only where the rows do need it out of the way does the rollback end with `told`.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
-from psycopg import sql
+import psycopg
+from psycopg import errors, sql
 
-from briefly_admin.engine.rollback import links
+from briefly_admin.domain.errors import Refused
+from briefly_admin.engine.retry import describe
+from briefly_admin.engine.rollback import asides
+from briefly_admin.engine.rollback.asides import Aside, Key
 from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.target import Connection
 
-_INDEXES: Final = """
-SELECT c.relname, n.nspname, pg_get_indexdef(i.indexrelid), o.conname, pg_get_constraintdef(o.oid),
-  obj_description(i.indexrelid, 'pg_class'), obj_description(o.oid, 'pg_constraint'),
-  ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum > 0
-        AND (a.attnum = ANY (i.indkey::int2[]) OR a.attnum IN (SELECT d.refobjsubid FROM pg_depend d
-             WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
-               AND d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indrelid)))
-FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_constraint o ON o.conindid = i.indexrelid AND o.contype IN ('p', 'u', 'x')
-WHERE i.indrelid = %(table)s::oid AND (i.indisunique OR i.indisexclusion)
-  AND NOT EXISTS (SELECT FROM pg_constraint f WHERE f.conindid = i.indexrelid AND f.contype = 'f')
-ORDER BY c.relname
+_STAYS: Final = (errors.DependentObjectsStillExist, errors.InsufficientPrivilege, errors.InvalidTableDefinition)
+"""Other objects depend on it; its table is another role's; it is inherited."""
+_UNPROVEN: Final = """
+SELECT EXISTS (SELECT FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = %s AND c.relname = %s AND o.contype IN ('c', 'n') AND NOT o.convalidated)
 """
 
 
-def loosen(connection: Connection, differences: Sequence[Difference]) -> list[sql.Composed]:
-    """Take them away; the statements that put them back, in the order to run them."""
-    back: list[sql.Composed] = []
+def say_nothing(_: str) -> None:
+    """Where nobody wants to know what stayed."""
+
+
+@dataclass(slots=True)
+class _Loosening:
+    """What was taken away so far; `keys` come back after `others`: they need the unique indexes."""
+
+    connection: Connection
+    say: Callable[[str], None]
+    others: list[sql.Composed] = field(default_factory=list)
+    keys: list[sql.Composed] = field(default_factory=list)
+
+    def away(self, *parts: Aside) -> bool:
+        """All of them, or none; whether they are. Raises psycopg.Error but for what has to stay."""
+        try:
+            with self.connection.transaction():
+                for part in parts:
+                    for statement in part.away:
+                        self.connection.execute(statement)
+        except _STAYS as error:
+            self.say(f"{parts[-1].title} does not step aside ({describe(error)}).")
+            return False
+        for part in parts:
+            (self.keys if part.is_key else self.others).extend(part.back)
+        return True
+
+
+def loosen(
+    connection: Connection,
+    differences: Sequence[Difference],
+    *,
+    keep: bool = False,
+    say: Callable[[str], None] = say_nothing,
+) -> list[sql.Composed]:
+    """Take them away; the statements that put them back as they were, in the order to run them.
+
+    `keep`: the rows are not to be those of one moment, so that a foreign key that was never validated is not dropped
+    but deferred: no row that is written may break it. `say` is told what could not step aside, and why.
+    """
+    loosening = _Loosening(connection, say)
+    tables = [found.pair.current.oid for found in differences]
+    away: set[int] = set()
     # Foreign keys first: they depend on the unique indexes of their parents.
-    inner = _foreign_keys(connection, differences)
-    for difference in differences:
-        if difference.counts.update:
-            back += _indexes(connection, difference)
-            back += _identities(connection, difference)
-    return back + inner
+    keys = asides.keys(connection, tables)
+    for key in keys:
+        if key.inner and key.enforced and loosening.away(asides.key(key, deferred=keep and not key.validated)):
+            away.add(key.oid)
+    for found in differences:
+        if found.counts.update:
+            _indexes(loosening, found, [key for key in keys if key.oid not in away or (keep and not key.validated)])
+            loosening.others += _identities(connection, found)
+        if found.counts.changes:
+            for check in asides.unproven_checks(connection, found.pair.current):
+                loosening.away(check)
+    return loosening.others + loosening.keys
 
 
-def _foreign_keys(connection: Connection, differences: Sequence[Difference]) -> list[sql.Composed]:
-    chosen = {(found.pair.current.schema, found.pair.current.name) for found in differences}
-    back: list[sql.Composed] = []
-    for link in links.read(connection, [found.pair.current.oid for found in differences]):
-        if {link.child, link.parent} <= chosen:
-            table = sql.Identifier(*link.child)
-            back += _constraint(connection, table, link.name, link.definition, link.comment)
-    return back
+def cures(connection: Connection, error: psycopg.Error) -> bool:
+    """Whether a second try with `loosen` may do what the first could not, after this error of it."""
+    if not isinstance(error, errors.CheckViolation | errors.NotNullViolation):
+        return True
+    row = connection.execute(_UNPROVEN, (error.diag.schema_name, error.diag.table_name)).fetchone()
+    return bool(row and row[0])
 
 
-def _indexes(connection: Connection, difference: Difference) -> list[sql.Composed]:
-    """Unique indexes and exclusions that stand on a column that some row will change; never the key's."""
-    table = difference.pair.current
-    back: list[sql.Composed] = []
-    for row in connection.execute(_INDEXES, {"table": table.oid}).fetchall():
-        name, schema, definition, constraint, constraint_definition, comment, constraint_comment, columns = row
-        if not set(columns) & set(difference.columns) or set(columns) == set(difference.pair.staged.manifest.key):
+def told(error: Exception) -> Exception:
+    """The error of a second try, in words where a unique value could not be freed for the row that had it."""
+    if not isinstance(error, errors.UniqueViolation | errors.ExclusionViolation):
+        return error
+    return Refused(
+        f"Rows of {error.diag.table_name} hold values that {error.diag.constraint_name} keeps apart for one another,"
+        " and it cannot step aside: something else depends on it. Nothing was changed.",
+        remedy="Drop what depends on it (the run's log says why it stays), roll back, and make it again;"
+        " or give those rows other values first.",
+    )
+
+
+def always(difference: Difference) -> list[str]:
+    """Columns GENERATED ALWAYS AS IDENTITY in which rows to be updated differ."""
+    identities = {column.name for column in difference.pair.current.columns if column.identity == "a"}
+    return [name for name in difference.columns if name in identities]
+
+
+def _indexes(loosening: _Loosening, found: Difference, keys: Sequence[Key]) -> None:
+    """Unique indexes and exclusions that stand on a column that some row will change; never the key's.
+
+    A generated column changes with others. Foreign keys that stand on the index, of outside tables too, go with it.
+    """
+    table = found.pair.current
+    changing = set(found.columns) | {column.name for column in table.columns if column.generated}
+    for index in asides.indexes(loosening.connection, table.oid):
+        if index.columns is not None and (
+            not set(index.columns) & changing or set(index.columns) == set(found.pair.staged.manifest.key)
+        ):
             continue
-        if constraint:
-            back += _constraint(connection, table.identifier, constraint, constraint_definition, constraint_comment)
-        else:
-            index = sql.Identifier(schema, name)
-            connection.execute(sql.SQL("DROP INDEX {}").format(index))
-            back.append(_text(definition))
-            back += _comment(sql.SQL("INDEX {}").format(index), comment)
-    return back
+        holding = [key for key in keys if key.index == index.oid]
+        if any(not key.validated and key.enforced and key.inner for key in holding):
+            loosening.say(f"{index.name} does not step aside: a foreign key that is not valid stands on it.")
+            continue
+        loosening.away(*map(asides.key, holding), asides.index(table, index))
 
 
 def _identities(connection: Connection, difference: Difference) -> list[sql.Composed]:
@@ -80,27 +146,3 @@ def _identities(connection: Connection, difference: Difference) -> list[sql.Comp
         connection.execute(sql.SQL(alter).format(table.identifier, column, sql.SQL("BY DEFAULT")))
         back.append(sql.SQL(alter).format(table.identifier, column, sql.SQL("ALWAYS")))
     return back
-
-
-def always(difference: Difference) -> list[str]:
-    """Columns GENERATED ALWAYS AS IDENTITY in which rows to be updated differ."""
-    identities = {column.name for column in difference.pair.current.columns if column.identity == "a"}
-    return [name for name in difference.columns if name in identities]
-
-
-def _constraint(
-    connection: Connection, table: sql.Identifier, name: str, definition: str, comment: str | None
-) -> list[sql.Composed]:
-    constraint = sql.Identifier(name)
-    connection.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, constraint))
-    add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(table, constraint, _text(definition))
-    return [add, *_comment(sql.SQL("CONSTRAINT {} ON {}").format(constraint, table), comment)]
-
-
-def _comment(what: sql.Composed, comment: str | None) -> list[sql.Composed]:
-    return [sql.SQL("COMMENT ON {} IS {}").format(what, sql.Literal(comment))] if comment else []
-
-
-def _text(definition: Any) -> sql.Composed:
-    """What the catalog's own functions wrote: quoted by PostgreSQL."""
-    return sql.Composed([sql.SQL(definition)])

@@ -1,16 +1,21 @@
-"""What an exact rollback would do, counted in one snapshot; nothing is kept of it but the figures."""
+"""What a rollback would do, in either mode, counted in one snapshot; what was staged for it stays for a while."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from briefly_admin.domain.runs import Phase, RunKind
-from briefly_admin.engine import scratch, staging
+from briefly_admin.domain.manifest import TableManifest
+from briefly_admin.domain.runs import RunKind
 from briefly_admin.engine.context import ChangeRecord, RunContext
-from briefly_admin.engine.rollback import difference, links, selection
+from briefly_admin.engine.rollback import classes, difference, keeping, outside, reuse, selection
+from briefly_admin.engine.rollback.classes import Classified, Classifier
+from briefly_admin.engine.rollback.difference import Difference
+from briefly_admin.engine.rollback.lost import lost
+from briefly_admin.engine.rollback.samples import samples
 from briefly_admin.engine.rollback.selection import Selection
-from briefly_admin.engine.staged import StagedTable
+from briefly_admin.engine.staged import StagedTable, is_whole
 from briefly_admin.engine.target import Connection
 
 SORTING: sql.SQL = sql.SQL("SET LOCAL work_mem TO '32MB'")
@@ -18,35 +23,78 @@ SORTING: sql.SQL = sql.SQL("SET LOCAL work_mem TO '32MB'")
 
 
 def run(context: RunContext) -> dict[str, Any]:
-    """{tables: {name: {same, update, insert, delete}}, outside: [sentences], schema_changes: [sentences]}.
+    """Of an exact rollback {"tables": {title: {same, update, insert, delete}}, "outside", "schema_changes"}; of what
+    others did since {"classes", "keep", "left_out", "derived", "lost", "samples"}.
 
-    In a rollback, raises Refused where rows outside stand against it, or where the counts are not `expected`.
+    "outside" is of an exact one; keep counts again what it writes. In a rollback, raises Refused where rows outside
+    stand against it, or where more rows moved than was allowed.
     """
+    keeping.require_origin(context)
     chosen = selection.choose(context)
     with context.target.session(bulk=True) as connection:
-        schema, staged = ensure_staged(context, connection, chosen)
+        schema, staged = ensure_staged(context, connection, chosen, chosen.staged_tables)
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction(force_rollback=True):
             connection.execute(SORTING)
-            differences = []
-            for number, table in enumerate(staged):
-                context.check_stop()
-                returning = [(change.table, change.name) for change in chosen.changes]
-                pair = selection.pair(connection, table, schema, number, returning)
-                differences.append(difference.find(connection, pair))
-            going = [(change.table, change.name) for change in chosen.changes]
-            outside = links.outside(connection, differences, without=going)
-        if context.kind is RunKind.PREVIEW:
-            connection.isolation_level = None
-            scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
+            found = _find(context, connection, chosen, schema, staged)
+            touched = outside.consequences(connection, found, without=_going(chosen))
+            if context.kind is RunKind.ROLLBACK and not keeping.is_keep(context):
+                outside.require_allowed(touched, context.options.get("allow") or ())
+            told, classified = _three_ways(context, connection, chosen, schema, staged, found)
     if context.kind is RunKind.ROLLBACK:
-        links.require_none(outside)
-        difference.require_expected(differences, context.options.get("expected"))
+        _require_expected(context, found, classified)
     return {
-        "tables": {found.pair.name: found.counts.to_json() for found in differences},
-        "outside": outside,
+        "tables": {each.pair.name: each.counts.to_json() for each in found},
+        **told,
+        "outside": touched,
         "schema_changes": [sentence(change) for change in chosen.changes],
     }
+
+
+def _find(
+    context: RunContext, connection: Connection, chosen: Selection, schema: str, staged: Sequence[StagedTable]
+) -> list[Difference]:
+    found = []
+    for number, table in enumerate(staged[: len(chosen.tables)]):
+        context.check_stop()
+        pair = selection.pair(connection, table, schema, number, _going(chosen))
+        found.append(difference.find(connection, pair))
+    return found
+
+
+def _three_ways(
+    context: RunContext, connection: Connection, chosen: Selection, schema: str, staged: Sequence[StagedTable],
+    found: Sequence[Difference],
+) -> tuple[dict[str, Any], list[Classified]]:  # fmt: skip
+    pairs = [each.pair for each in found]
+    classifier = Classifier(context, connection, schema, pairs, staged)
+    classified = [classifier.classify(each) for each in found]
+    possible = classifier.migration is not None
+    shown = {}
+    for each in classified:
+        context.check_stop()
+        shown[each.pair.name] = samples(connection, context.plan, each)
+    told = {
+        "classes": {each.pair.name: dict(each.counts) for each in classified},
+        "keep": {each.pair.name: {"update": each.undone} for each in classified} if possible else None,
+        "left_out": {each.pair.name: list(each.left_out) for each in classified if each.left_out},
+        "derived": {each.pair.name: list(each.derived) for each in classified if each.derived},
+        "lost": lost(connection, chosen, pairs, classifier.migration),
+        "samples": shown,
+    }
+    return told, classified
+
+
+def _require_expected(context: RunContext, found: Sequence[Difference], classified: Sequence[Classified]) -> None:
+    allowance = int(context.options.get("allowance") or 0)
+    if keeping.is_keep(context):
+        classes.require_expected(classified, context.options.get("expected_classes"), allowance)
+    else:
+        difference.require_expected(found, context.options.get("expected"), allowance)
+
+
+def _going(chosen: Selection) -> list[tuple[str, str]]:
+    return [(change.table, change.name) for change in chosen.changes]
 
 
 def sentence(change: ChangeRecord) -> str:
@@ -55,12 +103,8 @@ def sentence(change: ChangeRecord) -> str:
 
 
 def ensure_staged(
-    context: RunContext, connection: Connection, chosen: Selection
-) -> tuple[str, tuple[StagedTable, ...]]:
-    """The scratch schema and its tables, staged again where they are not whole."""
-    whole = staging.still_whole(connection, context.run_id, chosen.reader.manifest, chosen.tables)
-    if whole is not None:
-        return whole
-    context.journal.log("info", "The backup is staged again: the staged tables are not whole.", Phase.STAGE)
-    staged = staging.stage(context, chosen.reader, chosen.tables)
-    return scratch.scratch_schema(context.run_id, context.attempt), staged
+    context: RunContext, connection: Connection, chosen: Selection, tables: Sequence[TableManifest],
+    judge: Callable[[Connection, StagedTable], bool] = is_whole,
+) -> tuple[str, tuple[StagedTable, ...]]:  # fmt: skip
+    """The scratch schema and the staged tables, which may be the preview's; staged again where they are not whole."""
+    return reuse.ensure_staged(context, connection, chosen.reader, tables, judge)

@@ -1,6 +1,6 @@
 """The restore: one transaction that makes the tables what the backup says, proves it, and then commits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,11 +12,12 @@ from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import fence, retry, scratch
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.rollback import changes, difference, links, loosen, selection, writing
+from briefly_admin.engine.rollback import changes, difference, keeping, loosen, outside, selection, writing
 from briefly_admin.engine.rollback.difference import Difference
+from briefly_admin.engine.rollback.keeping import Keep
 from briefly_admin.engine.rollback.preview import SORTING, ensure_staged
 from briefly_admin.engine.rollback.selection import Pair, Selection
-from briefly_admin.engine.staged import StagedTable
+from briefly_admin.engine.staged import StagedTable, is_full, is_whole
 from briefly_admin.engine.target import Connection
 
 RESTORED: Final = "restored"
@@ -26,23 +27,40 @@ _LOCK_PAUSE: Final = (0.2, 1.5)
 _LOCKS: Final = frozenset({"55P03", "40P01", "40001"})
 _TANGLES: Final = (
     errors.ForeignKeyViolation, errors.RestrictViolation, errors.UniqueViolation, errors.ExclusionViolation,
-    errors.GeneratedAlways, VerificationFailed,
+    errors.GeneratedAlways, errors.CheckViolation, errors.NotNullViolation, VerificationFailed,
 )  # fmt: skip
 """What rows that hold one another look like, and what `loosen` cures."""
 
 
 def run(context: RunContext) -> dict[str, Any]:
-    """{tables: {name: counts}, digests: {name: digest}, reverted: {run: [positions]}}; committed, or nothing was done.
+    """{"mode", "tables": {name: counts}, "recomputed", "outside", "digests": {name: digest}, "reverted":
+    {run: [positions]}, "seconds": {step: seconds}}; committed, or nothing was done.
 
     Raises Refused, VerificationFailed, Unavailable, Stopped, Fenced, psycopg.Error.
     """
-    chosen = selection.choose(context) if not (done := _done(context)) else None
+    keeping.require_origin(context)
+    done, chosen = _begun(context)
     if chosen is not None:
+        if keeping.is_keep(context):
+            chosen = keeping.without_indexes(context, chosen)
         changes.record(context, chosen.changes)
         done = _Tries(context, chosen).restore()
     assert done is not None
     _tell(context, done)
     return done
+
+
+def _begun(context: RunContext) -> tuple[dict[str, Any] | None, Selection | None]:
+    """What was restored already, or else what is to be; a session that is lost meanwhile is opened again."""
+
+    def announce(text: str, until: str = "") -> None:
+        context.report(Progress(Phase.RESTORE.value, waiting=text, waiting_until=until))
+
+    def look() -> tuple[dict[str, Any] | None, Selection | None]:
+        done = _done(context)
+        return done, None if done else selection.choose(context)
+
+    return retry.patiently(context, "The restore", announce, look)
 
 
 def restored(connection: Connection, run_id: UUID) -> dict[str, Any] | None:
@@ -83,8 +101,9 @@ class _Tries:
             try:
                 return self._once(loosened=loosened)
             except _TANGLES as error:
-                if loosened:
-                    raise
+                if loosened or not self._cured_by_loosening(error):
+                    told = keeping.told if keeping.is_keep(self._context) else loosen.told
+                    raise told(error) from None
                 loosened = True
                 self._log(f"Rows hold one another ({retry.describe(error)}): inner keys step aside for a second try.")
             except psycopg.Error as error:
@@ -93,12 +112,25 @@ class _Tries:
     def _once(self, *, loosened: bool) -> dict[str, Any]:
         context = self._context
         with context.target.session(bulk=True) as connection:
+            # Staging anew drops the mark of a restore whose answer was lost in a crash of the server.
+            if done := restored(connection, context.run_id):
+                return done
             # Checked on this very connection, and before anybody waits for us: a crash that empties the staged tables
             # ends it, too.
-            schema, staged = ensure_staged(context, connection, self._chosen)
+            keeps = keeping.is_keep(context)
+            tables = self._chosen.staged_tables if keeps else self._chosen.tables
+            # An exact restore is compared with the manifest in the end: its rows need not be compared now, too.
+            judge = is_whole if keeps else is_full
+            schema, staged = ensure_staged(context, connection, self._chosen, tables, judge)
             fence.register(connection, context.run_id, context.attempt, "rollback")
             with connection.transaction():
                 return _Restore(context, connection, self._chosen, loosened=loosened).run(schema, staged)
+
+    def _cured_by_loosening(self, error: Exception) -> bool:
+        if not isinstance(error, psycopg.Error):
+            return True
+        with self._context.target.session() as connection:
+            return loosen.cures(connection, error)
 
     def _failed(self, error: psycopg.Error) -> None:
         """Wait for the next try, or raise."""
@@ -138,29 +170,59 @@ class _Restore:
         context, connection = self._context, self._connection
         connection.execute("SET LOCAL synchronous_commit TO on")
         connection.execute(SORTING)
+        laps = _Laps(context.monotonic)
         self._lock()
         fence.require(connection, context.run_id, context.attempt)
         # An answer to COMMIT that was lost: with the locks, the old transaction is over one way or the other.
         if done := restored(connection, context.run_id):
             return done
-        # Plain indexes go last: deleting parents without them would read a child table once a row.
-        indexes = [change for change in self._chosen.changes if change.kind == "index"]
-        changes.revert(context, connection, [change for change in self._chosen.changes if change not in indexes])
-        found = [self._find(table, schema, number) for number, table in enumerate(staged)]
-        difference.require_expected(found, context.options.get("expected"))
-        links.require_none(links.outside(connection, found, lock=True))
-        self._write(found)
-        changes.complete(context, connection, self._chosen.changes)
-        changes.revert(context, connection, indexes)
-        done = {
-            "tables": {each.pair.name: each.counts.to_json() for each in found},
-            "digests": {each.pair.name: str(self._proven(each.pair)) for each in found},
-            "reverted": dict(self._chosen.history.positions),
-        }
+        laps.end("lock")
+        late = changes.late(self._chosen.changes)
+        changes.revert(context, connection, [change for change in self._chosen.changes if change not in late])
+        found = [self._find(table, schema, number) for number, table in enumerate(staged[: len(self._chosen.tables)])]
+        keep = self._keep(schema, found, staged)
+        writes = self._resolved(found, keep)
+        entries = outside.consequences(connection, writes, lock=True)
+        touched = outside.require_allowed(entries, context.options.get("allow") or ())
+        laps.end("compare")
+        self._write(writes, keep)
+        laps.end("write")
+        changes.complete(context, connection, self._chosen)
+        changes.revert(context, connection, late)
+        laps.end("constraints")
+        digests = {each.pair.name: str(self._proven(each.pair, keep)) for each in found}
+        if keep is not None:
+            keep.verify()
+        laps.end("verify")
+        done = self._told(writes, keep) | {"outside": touched, "digests": digests, "seconds": laps.seconds}
         scratch.mark(connection, schema, RESTORED, done)
+        scratch.shut(connection, schema)  # what was made in it, too: it stands until VERIFY
         context.check_stop()
         writing.advance_sequences(connection, self._chosen.reader.manifest.sequences)
         return done
+
+    def _told(self, writes: Sequence[Difference], keep: Keep | None) -> dict[str, Any]:
+        """What was written, in which mode, and what of the schema was taken back."""
+        counts = {each.pair.name: keep.counts(each) if keep else each.counts for each in writes}
+        return {
+            "mode": str(self._context.options.get("mode") or "exact"),
+            "tables": {name: count.to_json() for name, count in counts.items()},
+            "recomputed": dict(keep.recomputed) if keep else {},
+            "reverted": dict(self._chosen.history.positions),
+        }
+
+    def _keep(self, schema: str, found: Sequence[Difference], staged: Sequence[StagedTable]) -> Keep | None:
+        if not keeping.is_keep(self._context):
+            return None
+        return Keep.of(self._context, self._connection, schema, [each.pair for each in found], staged)
+
+    def _resolved(self, found: Sequence[Difference], keep: Keep | None) -> Sequence[Difference]:
+        """What is to be written. Raises Refused where the rows moved since they were confirmed."""
+        if keep is not None:
+            return keep.resolve(found)
+        options = self._context.options
+        difference.require_expected(found, options.get("expected"), int(options.get("allowance") or 0))
+        return found
 
     def _lock(self) -> None:
         """At once the strongest lock that each table will need, in plan order; reading goes on where it can."""
@@ -171,20 +233,25 @@ class _Restore:
         for label in [*labels, *sorted(alone - set(labels))]:
             mode = sql.SQL("ACCESS EXCLUSIVE" if label in alone else "SHARE ROW EXCLUSIVE")
             self._connection.execute(sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(sql.Identifier(*label), mode))
+        for table in self._chosen.support if keeping.is_keep(self._context) else ():  # what is counted stays as it is
+            name = sql.Identifier(table.schema, table.name)
+            self._connection.execute(sql.SQL("LOCK TABLE ONLY {} IN SHARE MODE").format(name))
 
     def _find(self, table: StagedTable, schema: str, number: int) -> Difference:
         self._context.check_stop()
         return difference.find(self._connection, selection.pair(self._connection, table, schema, number))
 
-    def _write(self, found: Sequence[Difference]) -> None:
+    def _write(self, found: Sequence[Difference], keep: Keep | None) -> None:
         connection = self._connection
         with writing.triggers_off(connection, [each.pair for each in found]):
-            back = loosen.loosen(connection, found) if self._loosened else []
+            back = self._loosen(found) if self._loosened else []
             connection.execute("SET CONSTRAINTS ALL DEFERRED")
             for step, order in ((writing.delete, found[::-1]), (writing.insert, found), (writing.update, found)):
                 for each in order:
                     self._context.check_stop()
                     step(connection, each)
+            if keep is not None:
+                keep.finish()
             # Checked here, and not by COMMIT: what fails must fail inside; and no ALTER may find events pending.
             connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
             for statement in back:
@@ -194,12 +261,34 @@ class _Restore:
         )
         self._context.report(Progress(Phase.RESTORE.value, progress))
 
-    def _proven(self, pair: Pair) -> str:
+    def _loosen(self, found: Sequence[Difference]) -> list[sql.Composed]:
+        context = self._context
+        return loosen.loosen(
+            self._connection, found, keep=keeping.is_keep(context),
+            say=lambda text: context.journal.log("warning", text, Phase.RESTORE),
+        )  # fmt: skip
+
+    def _proven(self, pair: Pair, keep: Keep | None) -> str:
+        """The table's digest; in `exact` it must be the backup's."""
         self._context.check_stop()
         digest = writing.digest(self._connection, pair)
-        if digest != pair.staged.manifest.digest:
+        if keep is None and digest != pair.staged.manifest.digest:
             raise VerificationFailed(
                 f"{pair.name} is not, byte for byte, what was backed up: everything was undone.",
                 remedy="Look whether others change the table's data besides its rows (rules, generated columns).",
             )
         return str(digest)
+
+
+class _Laps:
+    """Seconds that each step took."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._begun = monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def end(self, step: str) -> None:
+        now = self._monotonic()
+        self.seconds[step] = round(now - self._begun, 3)
+        self._begun = now

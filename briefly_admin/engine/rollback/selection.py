@@ -15,7 +15,7 @@ from briefly_admin.engine.rollback import history
 from briefly_admin.engine.rollback.history import History
 from briefly_admin.engine.staged import StagedTable
 from briefly_admin.engine.target import Connection
-from briefly_admin.plans.base import Plan
+from briefly_admin.plans.base import AggregateRepair, Plan
 from briefly_admin.vault.vault import BackupReader
 
 _DATABASE: Final = (
@@ -39,6 +39,13 @@ class Selection:
     reader: BackupReader
     tables: tuple[TableManifest, ...]
     history: History
+    support: tuple[TableManifest, ...] = ()
+    """Tables that the migration's aggregates read, and that are not to be restored."""
+
+    @property
+    def staged_tables(self) -> tuple[TableManifest, ...]:
+        """What a preview, and a restore that heeds what the migration did, reads: `tables`, then `support`."""
+        return (*self.tables, *self.support)
 
     @property
     def changes(self) -> tuple[ChangeRecord, ...]:
@@ -75,7 +82,17 @@ def choose(context: RunContext) -> Selection:
         returning = {(change.table, change.name) for change in past.changes}
         for table in tables:
             _require_fit(connection, table, returning)
-    return Selection(reader, tables, past)
+    return Selection(reader, tables, past, _support(context, reader.manifest, tables))
+
+
+def _support(context: RunContext, manifest: Manifest, tables: Collection[TableManifest]) -> tuple[TableManifest, ...]:
+    """The children that aggregates of these tables are over; none where no migration has computed any."""
+    if not context.options.get("origin"):
+        return ()
+    chosen = {table.name for table in tables}
+    read = {r.child for name in chosen for r in context.plan.table(name).repairs if isinstance(r, AggregateRepair)}
+    by_title = manifest.by_title
+    return tuple(by_title[each.name] for each in context.plan.tables if each.name in read - chosen)
 
 
 def require_same(connection: Connection, plan: Plan, manifest: Manifest) -> None:
@@ -90,7 +107,19 @@ def require_same(connection: Connection, plan: Plan, manifest: Manifest) -> None
     )
     other = [f"the {what} is {now}, the backup's is {then}" for what, then, now in facts if then != now]
     if other:
-        raise Refused(f"The backup is not of this: {'; '.join(other)}.", remedy="Choose a backup of this database.")
+        raise Refused(f"The backup is not of this: {'; '.join(other)}.", remedy=_way_out(manifest, row[0], plan))
+
+
+def _way_out(manifest: Manifest, database: str, plan: Plan) -> str:
+    if manifest.database != database:
+        now, then = (sql.Identifier(name).as_string() for name in (database, manifest.database))
+        return (
+            "Choose a backup of this database, or point TARGET_DATABASE_URL at the one that was backed up. If it was"
+            f" only renamed, give it its name back (ALTER DATABASE {now} RENAME TO {then}) and try again."
+        )
+    if manifest.plan != plan.name:
+        return f"Set MIGRATION_PLAN={manifest.plan}, or choose another backup."
+    return "Choose a backup that this version took, or roll this one back with the version that took it."
 
 
 def pair(

@@ -102,7 +102,8 @@ def _restored(pair: Pair, column: SendColumn) -> sql.Composable:
 def digest(connection: Connection, pair: Pair) -> TableDigest:
     """The digest of the table as it is now, over the manifest's columns."""
     source = sql.SQL("ONLY {}").format(pair.current.identifier)
-    row = connection.execute(digest_sql(source, pair.staged.columns)).fetchone()
+    query = digest_sql(source, pair.staged.columns, server=connection.info.server_version)
+    row = connection.execute(query).fetchone()
     assert row is not None
     return digest_of(row)
 

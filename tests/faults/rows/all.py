@@ -3,12 +3,14 @@
 from tests.faults.rows import (
     answers,
     drills,
+    edits,
     instants,
     kills,
     mutations,
     redis_loss,
     rehearsals,
     restarts,
+    rollbacks,
     rotations,
     same_result,
     starts,
@@ -24,5 +26,6 @@ ROWS: dict[str, Row] = {
     for row in (
         kills.KILLS_ROW, answers.ROW, zombies.ROW, starts.ROW, redis_loss.ROW, kills.DEFAULT_ROW, restarts.ROW,
         rehearsals.ROW, same_result.ROW, traffic.ROW, instants.ROW, mutations.ROW, whole.ROW, rotations.ROW, types.ROW, drills.ROW,
+        rollbacks.ROW, edits.ROW,
     )
 }  # fmt: skip

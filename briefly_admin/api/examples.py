@@ -1,0 +1,78 @@
+"""Examples of requests and answers, for the documentation."""
+
+from typing import Any, Final
+
+_BACKUP: Final = "backup_1763812345678"
+_PREVIEW: Final = "0b5c4b0c-9a9b-4a5e-8f5e-3f2a1b0c9d8e"
+_CONVERSATION: Final = "7d0c0c1e-6a52-4f0e-9a55-9a3a4c2b1d00"
+
+ROLLBACK: Final[dict[str, Any]] = {
+    "exact": {
+        "summary": "Everything as it was at the backup",
+        "value": {"backupId": _BACKUP, "confirm": True},
+    },
+    "confirmed": {
+        "summary": "Two tables, as a preview told",
+        "value": {
+            "backupId": _BACKUP, "confirm": True, "mode": "exact", "tables": ["conversations", "chat_messages"],
+            "reason": "Titles were cut", "previewId": _PREVIEW, "allowance": 10, "allow": ["public.invoices"],
+        },
+    },
+    "keep": {
+        "summary": "Undo only what the migration did, and decide about what others wrote since",
+        "value": {
+            "backupId": _BACKUP, "confirm": True, "mode": "keep", "previewId": _PREVIEW,
+            "rules": {"edited": "keep", "created": "keep", "deleted": "leave"},
+            "settled": {
+                "conversations": [
+                    {"key": [_CONVERSATION], "how": "edit", "values": {"title": "Both titles", "summary": None}},
+                    {"key": ["51d0a8a4-3c38-4ed4-8f4c-0a3cf4b4a111"], "how": "restore"},
+                ]
+            },
+        },
+    },
+}  # fmt: skip
+"""Bodies of `POST /api/migration/rollback`."""
+
+PREVIEW: Final[dict[str, Any]] = {
+    "all": {"summary": "All tables of the backup", "value": {}},
+    "some": {"summary": "Some of them", "value": {"tables": ["conversations", "chat_messages"]}},
+}
+"""Bodies of `POST /api/v1/backups/<id>/preview`."""
+
+_PREVIEWED: Final[dict[str, Any]] = {
+    "tables": {"conversations": {"same": 940, "update": 61, "insert": 1, "delete": 2}},
+    "classes": {"conversations": {"untouched": 940, "migrated": 58, "edited": 3, "created": 2, "deleted": 1}},
+    "keep": {"conversations": {"update": 58}},
+    "left_out": {"conversations": ["updated_at"]},
+    "derived": {"conversations": ["message_count"]},
+    "lost": [{"table": "conversations", "column": "archived_at", "rows": 4}],
+    "samples": {
+        "conversations": [
+            {
+                "class": "edited", "key": [_CONVERSATION],
+                "columns": [
+                    {"name": "title", "before": " Plans", "migrated": "Plans", "now": "Both titles", "secret": False}
+                ],
+            }
+        ]
+    },
+    "outside": [
+        {
+            "table": "public.invoices", "constraint": "invoices_conversation_id_fkey", "action": "CASCADE",
+            "of": "conversations", "rows": 3, "blocks": False,
+            "text": "3 rows of public.invoices would be deleted with rows of conversations.",
+        }
+    ],
+    "schema_changes": ["conversations: index conversations_user_id_idx"],
+}  # fmt: skip
+
+PREVIEWED: Final[dict[str, Any]] = {
+    "success": True,
+    "data": {
+        "id": _PREVIEW, "number": 43, "name": "unified preview 43", "kind": "preview", "status": "completed",
+        "sentence": "Done: exact would write 64 rows, keep 58; 3 edited since.", "report": {"preview": _PREVIEWED},
+    },
+    "message": "",
+}  # fmt: skip
+"""An answer of `GET /api/v1/runs/<id>`, of a preview; cut to what is told of every run and its report."""

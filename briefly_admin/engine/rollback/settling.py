@@ -1,0 +1,153 @@
+"""Edited rows about which an admin decided one by one: kept, restored, or edited by hand, by key."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from briefly_admin.domain.errors import Refused
+from briefly_admin.engine.retry import describe
+from briefly_admin.engine.rollback.classes import Classified
+from briefly_admin.engine.rollback.selection import Pair
+from briefly_admin.engine.target import Connection
+from briefly_admin.plans.base import Plan
+
+_NEW_PREVIEW = "Look at a new preview and decide again; nothing was changed."
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A decision, and the ctid (as text) of the row as it is now. `how`: keep, restore, edit."""
+
+    here: str
+    key: tuple[str, ...]
+    how: str
+    values: Mapping[str, str | None]
+
+
+def read(
+    connection: Connection, plan: Plan, classified: Sequence[Classified], settled: Mapping[str, Sequence[Any]]
+) -> dict[str, list[Settled]]:
+    """Table → its decisions. Raises Refused for a table that is not restored, a row that is not edited (any more), and
+    a column that cannot be edited.
+    """
+    by_name = {each.pair.name: each for each in classified}
+    unknown = sorted(name for name in settled if name not in by_name and settled[name])
+    if unknown:
+        raise Refused(f"Rows of {', '.join(unknown)} are settled, which is not restored.", remedy=_NEW_PREVIEW)
+    return {name: _located(connection, plan, by_name[name], rows) for name, rows in settled.items() if rows}
+
+
+def _located(connection: Connection, plan: Plan, each: Classified, rows: Sequence[Any]) -> list[Settled]:
+    pair = each.pair
+    key = pair.staged.manifest.key
+    if any(len(row["key"]) != len(key) for row in rows):
+        raise Refused(f"A settled row of {pair.name} has not the key {', '.join(key)}.", remedy=_NEW_PREVIEW)
+    texts = [
+        sql.SQL("{}::text[]").format(sql.Literal([str(row["key"][place]) for row in rows])) for place in range(len(key))
+    ]
+    match = (
+        sql.SQL("{} = {}::text").format(sql.Identifier("s", f"k{place}"), sql.Identifier("now", name))
+        for place, name in enumerate(key)
+    )
+    query = sql.SQL(
+        "SELECT s.place, now.ctid::text FROM unnest({texts}) WITH ORDINALITY AS s({names}, place)"
+        " JOIN ({relation} AS k JOIN ONLY {table} AS now ON now.ctid = k.here) ON {match} WHERE k.class = 'edited'"
+    ).format(
+        texts=sql.SQL(", ").join(texts), names=sql.SQL(", ").join(sql.Identifier(f"k{n}") for n in range(len(key))),
+        relation=each.relation, table=pair.current.identifier, match=sql.SQL(" AND ").join(match),
+    )  # fmt: skip
+    places: dict[int, str] = dict(connection.execute(query).fetchall())
+    gone = [", ".join(row["key"]) for place, row in enumerate(rows, start=1) if place not in places]
+    if gone or len(set(places.values())) < len(rows):
+        shown = "; ".join(gone[:_SHOWN]) + (" …" if len(gone) > _SHOWN else "")
+        what = f"{len(gone):,} not edited any more ({shown})" if gone else "one twice"
+        raise Refused(f"Of the settled rows of {pair.name} there is {what}.", remedy=_NEW_PREVIEW)
+    found = [
+        Settled(places[place], tuple(row["key"]), row["how"], dict(row.get("values") or {}))
+        for place, row in enumerate(rows, start=1)
+    ]
+    for row in found:
+        _require_editable(plan, pair, row)
+    return found
+
+
+def _require_editable(plan: Plan, pair: Pair, row: Settled) -> None:
+    table = plan.table(pair.name)
+    known, key = {column.name for column in table.columns}, pair.staged.manifest.key
+    for name in row.values:
+        column = pair.current.column(name)
+        if column is None or name not in known:
+            why = "the plan and the table do not both have it"
+        elif name in table.secrets:
+            why = "it is secret"
+        elif name in key:
+            why = "it is of the key"
+        elif column.generated or column.identity == "a":
+            why = "it is generated"
+        else:
+            continue
+        raise Refused(
+            f"{pair.name}, row {', '.join(row.key)}: {name} cannot be edited, because {why}.",
+            remedy="Settle the row in another way; nothing was changed.",
+        )
+
+
+def edit(connection: Connection, pair: Pair, row: Settled) -> str:
+    """Give the row its values, as PostgreSQL reads their texts; its ctid then.
+
+    Raises Refused that names table, key and column where a value does not fit.
+    """
+    try:
+        with connection.transaction():
+            return _edit(connection, pair, row, row.values)
+    except (psycopg.DataError, psycopg.IntegrityError) as error:
+        alone = [name for name in row.values if len(row.values) > 1 and not _fits(connection, pair, row, name)]
+        raise Refused(
+            f"{pair.name}, row {', '.join(row.key)}: the value of {', '.join(alone or row.values)} does not fit"
+            f" ({describe(error)}).",
+            remedy="Correct it, or settle the row in another way; nothing was changed.",
+        ) from None
+
+
+def _fits(connection: Connection, pair: Pair, row: Settled, name: str) -> bool:
+    try:
+        with connection.transaction(force_rollback=True):
+            _edit(connection, pair, row, {name: row.values[name]})
+    except (psycopg.DataError, psycopg.IntegrityError):
+        return False
+    return True
+
+
+def _edit(connection: Connection, pair: Pair, row: Settled, values: Mapping[str, str | None]) -> str:
+    # Literals without a type: they are read by the column's own type, and too long a text is refused, not cut.
+    sets = (sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(text)) for name, text in values.items())
+    query = sql.SQL("UPDATE ONLY {} AS now SET {} WHERE now.ctid = {} RETURNING now.ctid::text").format(
+        pair.current.identifier, sql.SQL(", ").join(sets), sql.Literal(row.here)
+    )
+    found = connection.execute(query).fetchone()
+    if found is None:
+        raise Refused(
+            f"{pair.name}, row {', '.join(row.key)}: it was changed by a foreign key before it could be edited.",
+            remedy="Settle the row in another way; nothing was changed.",
+        )
+    return str(found[0])
+
+
+def stands(connection: Connection, pair: Pair, row: Settled, here: str) -> bool:
+    """Whether the edited row, which is at `here` now, has its values; read by PostgreSQL, as they were written."""
+    columns = [(sql.Identifier("now", name), pair.current.column(name), text) for name, text in row.values.items()]
+    tests = (
+        sql.SQL("{name}::text IS NOT DISTINCT FROM {value}::{type}::text").format(
+            name=name, value=sql.Literal(text), type=sql.SQL(column.type if column else "text")
+        )
+        for name, column, text in columns
+    )
+    query = sql.SQL("SELECT {} FROM ONLY {} AS now WHERE now.ctid = {}").format(
+        sql.SQL(" AND ").join(tests), pair.current.identifier, sql.Literal(here)
+    )
+    found = connection.execute(query).fetchone()
+    return bool(found and found[0])

@@ -1,0 +1,313 @@
+"""What a preview counted, as the rollback's page and the preview's own page show it.
+
+An older version's preview lacks parts: what it lacks is left out, and `exact` alone can be confirmed on it.
+"""
+
+import hashlib
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, Final
+
+from briefly_admin.web import formats
+
+CLASSES: Final = {
+    "untouched": "untouched", "migrated": "changed by the migration alone", "edited": "edited since",
+    "created": "created since", "deleted": "deleted since",
+}  # fmt: skip
+"""What became of a row since the backup → in words."""
+ALLOWABLE: Final = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
+"""What a foreign key of a table outside does, and a tick may allow."""
+LONGEST: Final = 200
+"""Characters of a value in a sample, as the engine cuts it: one of just so many may have been longer."""
+_SAMPLED: Final = {"edited": 20, "migrated": 5, "created": 5, "deleted": 5}
+"""Class → rows of a table on the page, at most; those that can be settled stand first."""
+_ROOM: Final = 100_000
+"""Bytes of HTML that all samples of a page may take, about."""
+_BYTES_A_ROW: Final = 900
+_BYTES_A_COLUMN: Final = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A column's value: `kind` 'text', or what stands in its place: 'null', 'empty', 'hidden', 'absent' (no row)."""
+
+    kind: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleColumn:
+    """A column before, as migrated, and now; `raw` is what it is now, None for NULL."""
+
+    name: str
+    before: Value
+    migrated: Value
+    now: Value
+    secret: bool
+    raw: str | None
+
+    @property
+    def cut(self) -> bool:
+        """Whether what it is now may be longer than what is shown."""
+        return self.raw is not None and len(self.raw) >= LONGEST
+
+    @property
+    def editable(self) -> bool:
+        """Neither is a secret typed into a page, nor the rest of a value lost with what was cut."""
+        return not self.secret and not self.cut
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A row by its key; `name` tells it from all others of the preview, and is safe in an id."""
+
+    name: str
+    table: str
+    key: tuple[str, ...]
+    title: str
+    columns: tuple[SampleColumn, ...]
+
+    @property
+    def cut(self) -> tuple[str, ...]:
+        """Columns that are too long to be edited on a page."""
+        return tuple(column.name for column in self.columns if column.cut)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleGroup:
+    """Rows of one table that fared alike; `left` says how many are not shown, and how they are reached."""
+
+    id: str
+    table: str
+    kind: str
+    title: str
+    samples: tuple[Sample, ...]
+    left: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableLine:
+    """A table: what became of its rows, and what each mode would do with them."""
+
+    name: str
+    since: tuple[str, ...]
+    exact: tuple[str, ...]
+    keep: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """What would happen to rows outside the plan: `of` names the table whose rows go, `allowable` by a tick."""
+
+    table: str
+    of: str
+    action: str
+    text: str
+    allowable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """A preview's result; `lines` end with the total. `keep_why_not` says why keep is off, or ''."""
+
+    names: tuple[str, ...]
+    lines: tuple[TableLine, ...]
+    classified: bool
+    keep_why_not: str
+    written: int
+    """Rows that exact writes."""
+    same: int
+    left_out: tuple[str, ...]
+    derived: tuple[str, ...]
+    lost: tuple[str, ...]
+    outside: tuple[Consequence, ...]
+    changes: tuple[str, ...]
+    groups: tuple[SampleGroup, ...]
+
+    @property
+    def three_ways(self) -> bool:
+        """Whether there is a state that a migration left, apart from the backup's."""
+        return not self.keep_why_not
+
+    @property
+    def settleable(self) -> tuple[Sample, ...]:
+        """The edited rows on the page that can be settled one by one: none where keep is off."""
+        if self.keep_why_not:
+            return ()
+        return tuple(sample for group in self.groups if group.kind == "edited" for sample in group.samples)
+
+
+def counted_of(preview: Mapping[str, Any], order: Sequence[str] = ()) -> Counted:
+    """From `report["preview"]`; tables in the given order, those that it does not name after them."""
+    tables = _map(preview.get("tables"))
+    names = tuple(name for name in order if name in tables) + tuple(name for name in tables if name not in order)
+    classes, keep = _map(preview.get("classes")), preview.get("keep")
+    lines = tuple(_line(name, _map(tables[name]), _map(classes.get(name)), _map(keep).get(name)) for name in names)
+    whole = _sum(tables.values())
+    total = _line("all tables", whole, _sum(classes.values()), _sum(_map(keep).values()))
+    return Counted(
+        names=names, lines=(*lines, total), classified=bool(classes), keep_why_not=_keep_why_not(preview),
+        written=sum(whole.get(name, 0) for name in ("update", "insert", "delete")), same=whole.get("same", 0),
+        left_out=_columns(preview.get("left_out"), names), derived=_columns(preview.get("derived"), names),
+        lost=tuple(_lost(item) for item in _list(preview.get("lost"))),
+        outside=tuple(_consequence(item) for item in _list(preview.get("outside"))),
+        changes=tuple(str(text) for text in _list(preview.get("schema_changes"))),
+        groups=_groups(_map(preview.get("samples")), classes, names),
+    )  # fmt: skip
+
+
+def relevant(outside: Sequence[Consequence], going: Sequence[str]) -> tuple[Consequence, ...]:
+    """Those that follow when rows of the tables `going` are deleted, and what follows from them in turn."""
+    reached, found = set(going), dict.fromkeys(each for each in outside if not each.of)
+    while True:
+        more = [each for each in outside if each.of in reached and each not in found]
+        if not more:
+            return tuple(each for each in outside if each in found)
+        found |= dict.fromkeys(more)
+        reached |= {each.table for each in more if each.action == "CASCADE"}
+
+
+def _keep_why_not(preview: Mapping[str, Any]) -> str:
+    if "keep" not in preview:
+        return "An older version counted this: count again."
+    if preview["keep"] is None:
+        return "This backup is not of a migration: there is nothing to undo alone."
+    return ""
+
+
+def _line(name: str, counts: Mapping[str, Any], classes: Mapping[str, Any], keep: Any) -> TableLine:
+    exact = _words(counts, {
+        "same": "stay as they are", "update": "restored", "insert": "brought back", "delete": "deleted",
+    })  # fmt: skip
+    kept = _words(_map(keep), {"update": "restored"}) + _words(
+        classes, {"edited": "edited since kept", "created": "created since kept", "deleted": "deleted since stay away"}
+    )
+    return TableLine(name, _words(classes, CLASSES) or ("no rows",), exact or ("no rows",), kept or ("nothing to do",))
+
+
+def _words(counts: Mapping[str, Any], words: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{formats.number(counts[name])} {text}" for name, text in words.items() if counts.get(name))
+
+
+def _sum(counts: Any) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for each in counts:
+        for name, count in _map(each).items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def _columns(by_table: Any, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{name}.{column}" for name in names for column in _list(_map(by_table).get(name)))
+
+
+def _lost(item: Mapping[str, Any]) -> str:
+    rows = int(item["rows"])
+    where = "1 row" if rows == 1 else f"{rows:,} rows"
+    return f"{item['table']}.{item['column']}: in {where} stands something that the migration did not put there."
+
+
+def _consequence(item: Any) -> Consequence:
+    """An older version wrote sentences alone; each of them stood against the rollback."""
+    if not isinstance(item, Mapping):
+        return Consequence("", "", "", str(item), allowable=False)
+    action = str(item["action"])
+    allowable = action in ALLOWABLE and not item.get("blocks")
+    return Consequence(str(item["table"]), str(item["of"]), action, str(item["text"]), allowable)
+
+
+def _groups(
+    by_table: Mapping[str, Any], classes: Mapping[str, Any], names: Sequence[str]
+) -> tuple[SampleGroup, ...]:  # fmt: skip
+    listed = {
+        (name, kind): [_sample(name, item) for item in _list(by_table.get(name)) if item["class"] == kind]
+        for name in names
+        for kind in _SAMPLED
+    }
+    shown = _fitting(listed)
+    return tuple(
+        _group(name, kind, shown[name, kind], len(samples), int(_map(classes.get(name)).get(kind, len(samples))))
+        for (name, kind), samples in listed.items()
+        if samples
+    )
+
+
+def _group(table: str, kind: str, shown: Sequence[Sample], listed: int, rows: int) -> SampleGroup:
+    title = f"{table}: {rows:,} {CLASSES[kind]}"
+    left = ""
+    if rows > len(shown):
+        left = f"{len(shown):,} of {rows:,} rows are shown."
+        if kind == "edited":
+            left += " The others go by the rule"
+            left += (
+                f"; {listed:,} are named in the preview’s JSON, where they can be settled, too."
+                if listed > len(shown)
+                else "."
+            )
+    # Made of a number and not of the name, which may hold anything.
+    return SampleGroup(f"samples-{_short(table)}-{kind}", table, kind, title, tuple(shown), left)
+
+
+def _fitting(listed: Mapping[tuple[str, str], Sequence[Sample]]) -> dict[tuple[str, str], list[Sample]]:
+    """As many as the page has room for: a row of each table in turn, the edited ones first; always the same ones."""
+    room = _ROOM
+    shown: dict[tuple[str, str], list[Sample]] = {place: [] for place in listed}
+    for kind, most in _SAMPLED.items():
+        of_kind = [(place, samples[:most]) for place, samples in listed.items() if place[1] == kind]
+        for row in zip_longest(*(samples for _, samples in of_kind)):
+            for (place, _), sample in zip(of_kind, row, strict=True):
+                if sample is not None and _weight(sample) <= room:
+                    room -= _weight(sample)
+                    shown[place].append(sample)
+    return shown
+
+
+def _weight(sample: Sample) -> int:
+    values = [value.text for column in sample.columns for value in (column.before, column.migrated, column.now)]
+    values += [column.raw or "" for column in sample.columns]
+    texts = sum(len(html.escape(text).encode()) for text in (*values, sample.title))
+    return _BYTES_A_ROW + _BYTES_A_COLUMN * len(sample.columns) + texts
+
+
+def _sample(table: str, item: Mapping[str, Any]) -> Sample:
+    key = tuple(str(text) for text in item["key"])
+    columns = tuple(_column(column, str(item["class"])) for column in item["columns"])
+    return Sample(_short(table, *key), table, key, ", ".join(key), columns)
+
+
+def _column(column: Mapping[str, Any], kind: str) -> SampleColumn:
+    secret = bool(column.get("secret"))
+    texts = [None if secret else column.get(name) for name in ("before", "migrated", "now")]
+    absent = {"created": (True, True, False), "deleted": (False, False, True)}.get(kind, (False, False, False))
+    before, migrated, now = (
+        _value(text, secret=secret, absent=gone) for text, gone in zip(texts, absent, strict=True)
+    )  # fmt: skip
+    raw = None if texts[2] is None else str(texts[2])
+    return SampleColumn(str(column["name"]), before, migrated, now, secret, raw)
+
+
+def _value(text: Any, *, secret: bool, absent: bool) -> Value:
+    if absent:
+        return Value("absent")
+    if secret:
+        return Value("hidden")
+    if text is None:
+        return Value("null")
+    if text == "":
+        return Value("empty")
+    return Value("text", f"{text}…" if len(text) >= LONGEST else str(text))
+
+
+def _short(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()

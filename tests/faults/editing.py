@@ -1,0 +1,231 @@
+"""Random edits of the unified tables after a migration, hostile ones among them.
+
+They need two schemas beside the tables: `was` and `became`, copies of them from before and after the migration.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from random import Random
+from uuid import UUID
+
+import psycopg
+from psycopg import errors, sql
+
+from tests.faults.oracle import TABLES
+
+_REFUSED = (errors.IntegrityError, errors.RaiseException)
+_LOOSE = """
+DO $$ DECLARE each record; BEGIN
+  FOR each IN SELECT c.conrelid::regclass AS rel, c.conname AS name FROM pg_constraint AS c
+    WHERE c.contype IN ('c', 'f') AND c.connamespace = 'public'::regnamespace
+  LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', each.rel, each.name); END LOOP;
+  FOR each IN SELECT a.attrelid::regclass AS rel, a.attname AS name FROM pg_attribute AS a
+    JOIN pg_class AS r ON r.oid = a.attrelid AND r.relkind = 'r' AND r.relnamespace = 'public'::regnamespace
+    WHERE a.attnotnull AND a.attnum > 0 AND a.attname <> 'id'
+  LOOP EXECUTE format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', each.rel, each.name); END LOOP;
+END $$
+"""
+_CHILDREN = {
+    "document_chunks": ("file_id", "file_metadata", ("chunk_count", "embedding_count")),
+    "chat_messages": ("conversation_id", "conversations", ("message_count",)),
+}
+_NEW: Mapping[str, Callable[[Random], str]] = {
+    "text": lambda dice: dice.choice(("", " ", "pro", "trialing", "O'Neil % \\ {x}", "ünïcode ✓", f"x{dice.random()}")),
+    "int4": lambda dice: str(dice.choice((0, 1, 2, 3, 7, 2**31 - 1))),
+    "int8": lambda dice: str(dice.choice((0, 1, 2**40))),
+    "numeric": lambda dice: dice.choice(("1.0", "1.00", "1", "0", "-0.0", "NaN", "1e3", "1000")),
+    "jsonb": lambda dice: dice.choice(('{"cost": 1.0}', '{"cost": 1.00}', "{}", "[]", '["a"]', '{"b": null}', "1", '"x"')),
+    "timestamptz": lambda dice: f"2025-0{dice.randint(1, 9)}-1{dice.randint(0, 9)} 12:00:00.{dice.randint(0, 999999):06}+00",
+    "uuid": lambda dice: str(UUID(int=dice.getrandbits(128))),
+}  # fmt: skip
+"""Type → a new value, as text."""
+
+
+class Editor:
+    """One round's edits of one database."""
+
+    def __init__(self, connection: psycopg.Connection[tuple[object, ...]], dice: Random) -> None:
+        self._connection, self._dice = connection, dice
+        self.done: Counter[str] = Counter()
+        """How often each kind of edit was made; those that a constraint of the table refused are not in it."""
+        rows = connection.execute(
+            "SELECT c.relname, a.attname, t.typname, a.attgenerated <> '' FROM pg_attribute AS a JOIN pg_class AS c"
+            " ON c.oid = a.attrelid JOIN pg_type AS t ON t.oid = a.atttypid WHERE a.attnum > 0 AND NOT a.attisdropped"
+            " AND c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' ORDER BY c.relname, a.attnum"
+        ).fetchall()  # fmt: skip
+        self._types: dict[str, dict[str, str]] = {table: {} for table in TABLES}
+        for table, column, type_, generated in rows:
+            if table in self._types and not generated:
+                self._types[str(table)][str(column)] = str(type_)
+
+    def edit(self, count: int) -> None:
+        """So many edits; in one round of two, constraints that the migration made are dropped by hand before."""
+        if self._dice.random() < 0.5:
+            self._connection.execute(_LOOSE)
+        kinds = list(_KINDS)
+        for _ in range(count):
+            kind = self._dice.choice(kinds)
+            try:
+                with self._connection.transaction():
+                    _KINDS[kind](self, self._dice.choice(TABLES))
+            except _REFUSED:
+                continue
+            self.done[kind] += 1
+
+    def _execute(self, query: str, *values: object, **names: sql.Composable) -> None:
+        self._connection.execute(sql.SQL(query).format(**names), values)
+
+    def _key(self, table: str) -> object:
+        """Of any row that is there."""
+        row = self._connection.execute(
+            sql.SQL("SELECT id FROM {} ORDER BY md5(id::text || {}) LIMIT 1").format(
+                sql.Identifier("public", table), sql.Literal(str(self._dice.random()))
+            )
+        ).fetchone()
+        return row[0] if row else None
+
+    def _columns(self, table: str) -> list[str]:
+        """A few, never the key."""
+        names = [name for name in self._types[table] if name != "id"]
+        return self._dice.sample(names, self._dice.randint(1, min(3, len(names))))
+
+    def _all(self, table: str) -> sql.Composed:
+        return sql.SQL(", ").join(map(sql.Identifier, self._types[table]))
+
+    def change(self, table: str) -> None:
+        """New values."""
+        for name in self._columns(table):
+            if (type_ := self._types[table][name]) in _NEW:
+                self._set(table, self._key(table), name, _NEW[type_](self._dice))
+
+    def empty(self, table: str) -> None:
+        """NULL."""
+        for name in self._columns(table):
+            self._set(table, self._key(table), name, None)
+
+    def _set(self, table: str, key: object, name: str, value: str | None) -> None:
+        self._execute(
+            "UPDATE {table} SET {name} = %s WHERE id = %s", value, key,
+            table=sql.Identifier("public", table), name=sql.Identifier(name),
+        )  # fmt: skip
+
+    def back(self, table: str) -> None:
+        """Values of before the migration, or of after it, in one column, a few, or all of them."""
+        names = self._dice.choice((self._columns(table), [name for name in self._types[table] if name != "id"]))
+        sets = [sql.SQL("{} = o.{}").format(sql.Identifier(name), sql.Identifier(name)) for name in names]
+        self._execute(
+            "UPDATE {table} AS t SET {sets} FROM {old} AS o WHERE o.id = t.id AND t.id = %s", self._key(table),
+            table=sql.Identifier("public", table), sets=sql.SQL(", ").join(sets), old=self._old(table),
+        )  # fmt: skip
+
+    def _old(self, table: str) -> sql.Identifier:
+        return sql.Identifier(self._dice.choice(("was", "became")), table)
+
+    def touch(self, table: str) -> None:
+        """An update of some rows to what they are: triggers fire, and nothing else changes."""
+        self._execute(
+            "UPDATE {table} SET id = id WHERE hashtext(id::text || %s) & 7 = 0", str(self._dice.random()),
+            table=sql.Identifier("public", table),
+        )  # fmt: skip
+
+    def stamp(self, _: str) -> None:
+        """A column that a trigger writes, by hand, with the triggers off."""
+        table, old = self._dice.choice(("users", "conversations")), self._dice.random() < 0.5
+        named = sql.Identifier("public", table)
+        self._execute("ALTER TABLE {table} DISABLE TRIGGER USER", table=named)
+        value = "(SELECT updated_at FROM {old} AS o WHERE o.id = t.id)" if old else "now()"
+        self._execute(
+            "UPDATE {table} AS t SET updated_at = " + value + " WHERE id = %s", self._key(table), table=named,
+            old=sql.Identifier("was", table),
+        )  # fmt: skip
+        self._execute("ALTER TABLE {table} ENABLE TRIGGER USER", table=named)
+
+    def derive(self, _: str) -> None:
+        """A counted column: one more, one less, or what is right now; of one row or of all."""
+        child, (reference, parent, columns) = self._dice.choice(list(_CHILDREN.items()))
+        value = self._dice.choice(("{name} + 1", "{name} - 1", "{name}", "{right}", "{right}"))
+        where = self._dice.choice(("id = %s", "id = %s OR true"))
+        name = self._dice.choice(columns)
+        embedded = "embedding IS NOT NULL OR embedding_id IS NOT NULL" if name == "embedding_count" else "true"
+        right = "(SELECT count(*) FROM {child} AS c WHERE c.{reference} = t.id AND (" + embedded + "))"
+        text = "UPDATE {table} AS t SET {name} = " + value.replace("{right}", right) + " WHERE " + where
+        self._execute(
+            text, self._key(parent), table=sql.Identifier("public", parent), name=sql.Identifier(name),
+            child=sql.Identifier("public", child), reference=sql.Identifier(reference),
+        )  # fmt: skip
+
+    def remove(self, table: str) -> None:
+        """A row, or a few children of one parent."""
+        self._execute("DELETE FROM {table} WHERE id = %s", self._key(table), table=sql.Identifier("public", table))
+
+    def orphan(self, _: str) -> None:
+        """A parent with or without its children; some of the children alone; children given to another parent."""
+        child, (reference, parent, _columns) = self._dice.choice(list(_CHILDREN.items()))
+        key, way = self._key(parent), self._dice.randrange(3)
+        names = {
+            "child": sql.Identifier("public", child), "parent": sql.Identifier("public", parent),
+            "reference": sql.Identifier(reference),
+        }  # fmt: skip
+        if way == 0:
+            self._execute("UPDATE {child} SET {reference} = %s WHERE {reference} = %s", self._key(parent), key, **names)
+            return
+        self._execute("DELETE FROM {child} WHERE {reference} = %s AND hashtext(id::text) & 1 = 0", key, **names)
+        if way == 1:
+            self._execute("DELETE FROM {child} WHERE {reference} = %s", key, **names)
+            self._execute("DELETE FROM {parent} WHERE id = %s", key, **names)
+
+    def again(self, table: str) -> None:
+        """Rows that went come again, all of them or one, as they were before or after the migration."""
+        limit = sql.SQL(self._dice.choice(("LIMIT 1", "")))
+        self._execute(
+            "INSERT INTO {table} ({names}) SELECT {names} FROM {old} AS o WHERE NOT EXISTS"
+            " (SELECT FROM {table} AS t WHERE t.id = o.id) ORDER BY md5(id::text || %s) {limit}",
+            str(self._dice.random()), table=sql.Identifier("public", table), names=self._all(table),
+            old=self._old(table), limit=limit,
+        )  # fmt: skip
+
+    def replace(self, table: str) -> None:
+        """A row goes, and another with its key comes."""
+        key, names = self._key(table), [name for name in self._types[table] if name != "id"]
+        listed = sql.SQL(", ").join(map(sql.Identifier, names))
+        schema = sql.Identifier("public", table)
+        self._execute("CREATE TEMP TABLE other ON COMMIT DROP AS SELECT * FROM {t} WHERE id = %s", key, t=schema)
+        self._execute("DELETE FROM {t} WHERE id = %s", key, t=schema)
+        self._execute("UPDATE other SET {name} = NULL", name=sql.Identifier(self._dice.choice(names)))
+        self._execute("INSERT INTO {t} (id, {names}) SELECT id, {names} FROM other", t=schema, names=listed)
+
+    def create(self, table: str) -> None:
+        """A new row, like one that is there; a child's parent may be told, or not."""
+        types = self._types[table]
+        names = [name for name in types if name != "id"]
+        unique = {"email", "key", "provider"}
+        values = [
+            sql.SQL("{} || 'x' || md5(random()::text)").format(sql.Identifier(name))
+            if name in unique and not (name == "provider" and self._dice.random() < 0.5)
+            else sql.Identifier(name)
+            for name in names
+        ]
+        self._execute(
+            "INSERT INTO {table} (id, {names}) SELECT %s::uuid, {values} FROM {table} WHERE id = %s",
+            str(UUID(int=self._dice.getrandbits(128))), self._key(table), table=sql.Identifier("public", table),
+            names=sql.SQL(", ").join(map(sql.Identifier, names)), values=sql.SQL(", ").join(values),
+        )  # fmt: skip
+        if table in _CHILDREN and self._dice.random() < 0.5:
+            self.derive(table)
+
+    def swap(self, _: str) -> None:
+        """Two users' e-mails."""
+        one, two = self._key("users"), self._key("users")
+        users, give = sql.Identifier("public", "users"), "UPDATE {t} AS t SET email = p.email FROM pair AS p"
+        give += " WHERE t.id = %s AND p.id = %s"
+        self._execute("CREATE TEMP TABLE pair ON COMMIT DROP AS SELECT id, email FROM {t}", t=users)
+        self._execute("UPDATE {t} SET email = 'swapped' WHERE id = %s", one, t=users)
+        self._execute(give, two, one, t=users)
+        self._execute(give, one, two, t=users)
+
+
+_KINDS: Mapping[str, Callable[[Editor, str], None]] = {
+    "change": Editor.change, "empty": Editor.empty, "back": Editor.back, "touch": Editor.touch,
+    "stamp": Editor.stamp, "derive": Editor.derive, "remove": Editor.remove, "orphan": Editor.orphan,
+    "again": Editor.again, "replace": Editor.replace, "create": Editor.create, "swap": Editor.swap,
+}  # fmt: skip
