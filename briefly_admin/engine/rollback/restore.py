@@ -1,7 +1,7 @@
 """The restore: one transaction that makes the tables what the backup says, proves it, and then commits."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -10,11 +10,12 @@ from psycopg import errors, sql
 from briefly_admin.domain.errors import Unavailable, VerificationFailed
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import Phase
-from briefly_admin.engine import fence, retry, scratch
+from briefly_admin.engine import blockers, fence, retry, scratch
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.rollback import changes, difference, keeping, loosen, outside, selection, writing
 from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.rollback.keeping import Keep
+from briefly_admin.engine.rollback.links import Label
 from briefly_admin.engine.rollback.preview import SORTING, ensure_staged
 from briefly_admin.engine.rollback.selection import Pair, Selection
 from briefly_admin.engine.staged import StagedTable, is_full, is_whole
@@ -24,6 +25,9 @@ RESTORED: Final = "restored"
 _LOCK_TRIES: Final = 60
 _LOCK_PAUSE: Final = (0.2, 1.5)
 """Seconds between two tries, jittered: queued traffic passes in between."""
+_ALONE: Final = "ACCESS EXCLUSIVE"
+_BESIDE_READERS: Final = "SHARE ROW EXCLUSIVE"
+_COUNTED: Final = "SHARE"
 _LOCKS: Final = frozenset({"55P03", "40P01", "40001"})
 _TANGLES: Final = (
     errors.ForeignKeyViolation, errors.RestrictViolation, errors.UniqueViolation, errors.ExclusionViolation,
@@ -93,23 +97,23 @@ class _Tries:
         self._chosen = chosen
         self._lock_tries = 0
         self._lost = 0
+        self._loosened = False
 
     def restore(self) -> dict[str, Any]:
-        loosened = False
         while True:
             self._context.check_stop()
             try:
-                return self._once(loosened=loosened)
+                return self._once()
             except _TANGLES as error:
-                if loosened or not self._cured_by_loosening(error):
+                if self._loosened or not self._cured_by_loosening(error):
                     told = keeping.told if keeping.is_keep(self._context) else loosen.told
                     raise told(error) from None
-                loosened = True
+                self._loosened = True
                 self._log(f"Rows hold one another ({retry.describe(error)}): inner keys step aside for a second try.")
             except psycopg.Error as error:
                 self._failed(error)
 
-    def _once(self, *, loosened: bool) -> dict[str, Any]:
+    def _once(self) -> dict[str, Any]:
         context = self._context
         with context.target.session(bulk=True) as connection:
             # Staging anew drops the mark of a restore whose answer was lost in a crash of the server.
@@ -124,7 +128,7 @@ class _Tries:
             schema, staged = ensure_staged(context, connection, self._chosen, tables, judge)
             fence.register(connection, context.run_id, context.attempt, "rollback")
             with connection.transaction():
-                return _Restore(context, connection, self._chosen, loosened=loosened).run(schema, staged)
+                return _Restore(context, connection, self._chosen, loosened=self._loosened).run(schema, staged)
 
     def _cured_by_loosening(self, error: Exception) -> bool:
         if not isinstance(error, psycopg.Error):
@@ -136,15 +140,7 @@ class _Tries:
         """Wait for the next try, or raise."""
         context = self._context
         if error.sqlstate in _LOCKS:
-            self._lock_tries += 1
-            if self._lock_tries >= _LOCK_TRIES:
-                raise Unavailable(
-                    f"The tables are in use: no lock in {_LOCK_TRIES} tries.",
-                    remedy="End long transactions on them (pg_stat_activity), then resume. Nothing was changed.",
-                ) from None
-            self._log(f"Waiting for a lock on the tables, try {self._lock_tries}: {retry.describe(error)}.")
-            context.report(Progress(Phase.RESTORE.value, waiting="others hold locks on the tables"))
-            context.sleep(context.random.uniform(*_LOCK_PAUSE))
+            self._wait_for_locks(error)
             return
         config = context.config
         self._lost += 1
@@ -152,6 +148,29 @@ class _Tries:
             raise error
         self._log(f"The connection was lost ({retry.describe(error)}); the restore begins again.")
         context.sleep(retry.backoff(self._lost, config.retry_delay, context.random))
+
+    def _wait_for_locks(self, error: psycopg.Error) -> None:
+        context, holders = self._context, self._holders()
+        self._lock_tries += 1
+        if self._lock_tries >= _LOCK_TRIES:
+            raise Unavailable(
+                f"The tables are in use: no lock in {_LOCK_TRIES} tries."
+                + (f" In the way: {'; '.join(holders)}." if holders else ""),
+                remedy="End long transactions on them (pg_stat_activity), then resume. Nothing was changed.",
+            ) from None
+        self._log(f"Waiting for a lock on the tables, try {self._lock_tries}: {retry.describe(error)}.")
+        text = ": ".join(["others hold locks on the tables", *filter(None, ["; ".join(holders)])])
+        context.report(Progress(Phase.RESTORE.value, waiting=text))
+        context.sleep(context.random.uniform(*_LOCK_PAUSE))
+
+    def _holders(self) -> tuple[str, ...]:
+        """Who is in the way, as far as the target tells."""
+        try:
+            with self._context.target.session() as connection:
+                locks = _locks(self._context, connection, self._chosen, loosened=self._loosened)
+                return blockers.holders(connection, {label: mode == _ALONE for label, mode in locks})
+        except (psycopg.Error, Unavailable):
+            return ()
 
     def _log(self, message: str) -> None:
         self._context.journal.log("warning", message, Phase.RESTORE)
@@ -226,16 +245,9 @@ class _Restore:
 
     def _lock(self) -> None:
         """At once the strongest lock that each table will need, in plan order; reading goes on where it can."""
-        alone = set(changes.touched(self._connection, self._chosen))
-        labels = [(table.schema, table.name) for table in self._chosen.tables]
-        if self._loosened:
-            alone |= set(labels)
-        for label in [*labels, *sorted(alone - set(labels))]:
-            mode = sql.SQL("ACCESS EXCLUSIVE" if label in alone else "SHARE ROW EXCLUSIVE")
-            self._connection.execute(sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(sql.Identifier(*label), mode))
-        for table in self._chosen.support if keeping.is_keep(self._context) else ():  # what is counted stays as it is
-            name = sql.Identifier(table.schema, table.name)
-            self._connection.execute(sql.SQL("LOCK TABLE ONLY {} IN SHARE MODE").format(name))
+        for label, mode in _locks(self._context, self._connection, self._chosen, loosened=self._loosened):
+            lock = sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(sql.Identifier(*label), sql.SQL(mode))
+            self._connection.execute(lock)
 
     def _find(self, table: StagedTable, schema: str, number: int) -> Difference:
         self._context.check_stop()
@@ -278,6 +290,21 @@ class _Restore:
                 remedy="Look whether others change the table's data besides its rows (rules, generated columns).",
             )
         return str(digest)
+
+
+def _locks(
+    context: RunContext, connection: Connection, chosen: Selection, *, loosened: bool
+) -> list[tuple[Label, LiteralString]]:
+    """((schema, table), mode), in the order to take them."""
+    alone = set(changes.touched(connection, chosen))
+    labels = [(table.schema, table.name) for table in chosen.tables]
+    if loosened:
+        alone |= set(labels)
+    ordered = [*labels, *sorted(alone - set(labels))]
+    locks = [(label, _ALONE if label in alone else _BESIDE_READERS) for label in ordered]
+    # What aggregates count stays as it is.
+    counted = chosen.support if keeping.is_keep(context) else ()
+    return locks + [((table.schema, table.name), _COUNTED) for table in counted]
 
 
 class _Laps:
