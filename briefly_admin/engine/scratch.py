@@ -135,6 +135,12 @@ def mark(connection: Connection, schema: str, what: str, result: Mapping[str, An
     connection.execute(insert.format(sql.Identifier(schema, table), sql.Literal(what), sql.Literal(json.dumps(result))))
 
 
+def unmark(connection: Connection, schema: str, what: str, *, table: str = MARKS) -> None:
+    """Forget that note, if it is there; part of the transaction at hand."""
+    delete = sql.SQL("DELETE FROM {} WHERE what = {}")
+    connection.execute(delete.format(sql.Identifier(schema, table), sql.Literal(what)))
+
+
 def marked(connection: Connection, schema: str, what: str, *, table: str = MARKS) -> dict[str, Any] | None:
     """What `mark` noted in the scratch schema, or None."""
     known = connection.execute(

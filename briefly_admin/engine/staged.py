@@ -100,10 +100,10 @@ def is_whole(connection: Connection, staged: StagedTable) -> bool:
 def is_full(connection: Connection, staged: StagedTable) -> bool:
     """Whether the table that was found whole before still has its rows: a crash of the server takes all or none."""
     try:
-        row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(staged.identifier)).fetchone()
+        row = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(staged.identifier)).fetchone()
     except errors.UndefinedTable:
         return False
-    return row is not None and row[0] == staged.manifest.rows
+    return row is not None and row[0] == bool(staged.manifest.rows)
 
 
 def _resolve(connection: Connection, manifest: Manifest, table: TableManifest, schema: str) -> list[tuple[Any, ...]]:

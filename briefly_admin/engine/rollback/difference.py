@@ -63,14 +63,16 @@ def key_join(pair: Pair) -> sql.Composable:
 
 
 def find(connection: Connection, pair: Pair) -> Difference:
-    """Make the difference's relation and count it. Memory is PostgreSQL's work_mem.
+    """Make the difference's relation, anew where there is one, and count it. Memory is PostgreSQL's work_mem.
 
-    A column that the table lacks just now, and that comes back with the schema changes, counts as NULL.
+    A column that the table lacks just now, and that comes back with the schema changes, counts as NULL. Its rows are in
+    the order of the table's: what follows them goes through the table's pages one after another.
     """
+    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(pair.difference))
     query = sql.SQL(
         "CREATE UNLOGGED TABLE {difference} WITH (autovacuum_enabled = off) AS"
         " SELECT now.ctid AS here, was.ctid AS there FROM ONLY {table} AS now FULL JOIN {staged} AS was ON {join}"
-        " WHERE now.ctid IS NULL OR was.ctid IS NULL OR {differs}"
+        " WHERE now.ctid IS NULL OR was.ctid IS NULL OR {differs} ORDER BY here"
     ).format(
         difference=pair.difference, table=pair.current.identifier, staged=pair.staged.identifier,
         join=key_join(pair), differs=differs(pair, pair.staged.columns),

@@ -8,8 +8,9 @@ from psycopg import sql
 
 from briefly_admin.domain.manifest import TableManifest
 from briefly_admin.domain.runs import RunKind
+from briefly_admin.engine import scratch
 from briefly_admin.engine.context import ChangeRecord, RunContext
-from briefly_admin.engine.rollback import classes, difference, keeping, outside, reuse, selection
+from briefly_admin.engine.rollback import classes, difference, keeping, outside, reuse, selection, unmoved
 from briefly_admin.engine.rollback.classes import Classified, Classifier
 from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.rollback.lost import lost
@@ -34,13 +35,17 @@ def run(context: RunContext) -> dict[str, Any]:
     with context.target.session(bulk=True) as connection:
         schema, staged = ensure_staged(context, connection, chosen, chosen.staged_tables)
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        with connection.transaction(force_rollback=True):
+        with connection.transaction(force_rollback=context.kind is not RunKind.ROLLBACK):
             connection.execute(SORTING)
             found = _find(context, connection, chosen, schema, staged)
-            touched = outside.consequences(connection, found, without=_going(chosen))
-            if context.kind is RunKind.ROLLBACK and not keeping.is_keep(context):
-                outside.require_allowed(touched, context.options.get("allow") or ())
-            told, classified = _three_ways(context, connection, chosen, schema, staged, found)
+            if context.kind is RunKind.ROLLBACK:  # the restore uses it again
+                unmoved.note(connection, schema, found, digests=not keeping.is_keep(context))
+                scratch.shut(connection, schema)
+            with connection.transaction(force_rollback=True):
+                touched = outside.consequences(connection, found, without=_going(chosen))
+                if context.kind is RunKind.ROLLBACK and not keeping.is_keep(context):
+                    outside.agreed(context, touched)
+                told, classified = _three_ways(context, connection, chosen, schema, staged, found)
     if context.kind is RunKind.ROLLBACK:
         _require_expected(context, found, classified)
     return {
