@@ -6,6 +6,7 @@ from typing import Any, Final
 from psycopg import sql
 
 from briefly_admin.domain.errors import Refused
+from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.rollback import holding
 from briefly_admin.engine.rollback.cascades import DELETE, UPDATE, Cascades, Effect
 from briefly_admin.engine.rollback.difference import Difference
@@ -68,6 +69,30 @@ def require_allowed(entries: Sequence[Mapping[str, Any]], allow: Collection[str]
     touched: dict[str, int] = {}
     for entry in entries:
         touched[entry["table"]] = touched.get(entry["table"], 0) + entry["rows"]
+    return touched
+
+
+def agreed(context: RunContext, entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """`require_allowed` by the run's options, and as many rows as the confirmed preview said (`expected_outside`).
+
+    Raises Refused, also where a ticked table's number moved by more than the allowance. `keep` writes less than the
+    exact rollback that a preview counts: of it, only more rows than confirmed refuse.
+    """
+    options = context.options
+    allow = options.get("allow") or ()
+    touched = require_allowed(entries, allow)
+    expected: Mapping[str, Any] | None = options.get("expected_outside")
+    allowance = int(options.get("allowance") or 0)
+    moved = []
+    for table in sorted(set(allow)) if expected is not None else ():
+        now, then = touched.get(table, 0), int((expected or {}).get(table, 0))
+        if now - then > allowance or (then - now > allowance and options.get("mode") != "keep"):
+            moved.append(f"{_rows(now, table)} would be touched instead of {then:,}")
+    if moved:
+        raise Refused(
+            f"Tables outside this rollback changed since the preview was confirmed: {'; '.join(moved)}.",
+            remedy="Look at a new preview and confirm that; nothing was changed.",
+        )
     return touched
 
 
@@ -199,7 +224,7 @@ def _text(expression: Any) -> Any:
 
 
 def _rows(count: int, table: str) -> str:
-    return f"{count:,} row{'s' if count > 1 else ''} of {table}"
+    return f"{count:,} row{'' if count == 1 else 's'} of {table}"
 
 
 def _s(count: int) -> str:

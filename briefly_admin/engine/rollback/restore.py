@@ -202,7 +202,7 @@ class _Restore:
         keep = self._keep(schema, found, staged)
         writes = self._resolved(found, keep)
         entries = outside.consequences(connection, writes, lock=True)
-        touched = outside.require_allowed(entries, context.options.get("allow") or ())
+        touched = outside.agreed(context, entries)
         laps.end("compare")
         self._write(writes, keep)
         laps.end("write")
