@@ -12,12 +12,13 @@ from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import blockers, fence, retry, scratch
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.rollback import changes, difference, keeping, loosen, outside, selection, writing
+from briefly_admin.engine.rollback import changes, difference, keeping, loosen, outside, selection, unmoved, writing
 from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.rollback.keeping import Keep
 from briefly_admin.engine.rollback.links import Label
 from briefly_admin.engine.rollback.preview import SORTING, ensure_staged
 from briefly_admin.engine.rollback.selection import Pair, Selection
+from briefly_admin.engine.rollback.unmoved import Seen
 from briefly_admin.engine.staged import StagedTable, is_full, is_whole
 from briefly_admin.engine.target import Connection
 
@@ -184,11 +185,13 @@ class _Restore:
         self._connection = connection
         self._chosen = chosen
         self._loosened = loosened
+        self._seen: dict[str, Seen] = {}
 
     def run(self, schema: str, staged: Sequence[StagedTable]) -> dict[str, Any]:
         context, connection = self._context, self._connection
         connection.execute("SET LOCAL synchronous_commit TO on")
         connection.execute(SORTING)
+        self._seen = unmoved.noted(connection, schema)
         laps = _Laps(context.monotonic)
         self._lock()
         fence.require(connection, context.run_id, context.attempt)
@@ -250,8 +253,16 @@ class _Restore:
             self._connection.execute(lock)
 
     def _find(self, table: StagedTable, schema: str, number: int) -> Difference:
+        """As the preview found it, where the table has not moved since."""
         self._context.check_stop()
-        return difference.find(self._connection, selection.pair(self._connection, table, schema, number))
+        pair = selection.pair(self._connection, table, schema, number)
+        seen = self._seen.pop(pair.name, None)
+        if seen is not None:
+            if unmoved.still(self._connection, pair, seen):
+                self._seen[pair.name] = seen
+                return Difference(pair, seen.counts, seen.columns)
+            self._context.journal.log("info", f"{pair.name} has moved: it is compared again.", Phase.RESTORE)
+        return difference.find(self._connection, pair)
 
     def _write(self, found: Sequence[Difference], keep: Keep | None) -> None:
         connection = self._connection
@@ -283,7 +294,9 @@ class _Restore:
     def _proven(self, pair: Pair, keep: Keep | None) -> str:
         """The table's digest; in `exact` it must be the backup's."""
         self._context.check_stop()
-        digest = writing.digest(self._connection, pair)
+        seen = self._seen.get(pair.name)
+        digest = unmoved.digest(self._connection, pair, seen) if seen is not None else None
+        digest = digest or writing.digest(self._connection, pair)
         if keep is None and digest != pair.staged.manifest.digest:
             raise VerificationFailed(
                 f"{pair.name} is not, byte for byte, what was backed up: everything was undone.",
