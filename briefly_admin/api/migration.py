@@ -73,7 +73,7 @@ def get(query: Mapping[str, Any]) -> Response:
 def roll_back(body: Mapping[str, Any]) -> Response:
     """Restore a backup. Anything but `"confirm": true` is refused, and nothing happens.
 
-    What is there now is backed up first. Where the counts of `previewId` moved since by more than `allowance`, or rows
+    What is there now is backed up first, the tables of `allow` with it. Where the counts of `previewId` moved since by more than `allowance`, or rows
     outside stand against it, the run fails with `refused` before anything is written.
     """
     run = services().runs.rollback(

@@ -118,7 +118,8 @@ class RollbackRequest(Request):
                   "it."},
     )  # fmt: skip
     allow = _names(
-        "Tables outside the backup, `schema.table` each, whose rows CASCADE, SET NULL or SET DEFAULT may touch.",
+        "Tables outside, `schema.table` each, whose rows CASCADE, SET NULL or SET DEFAULT may touch. The backup taken "
+        "first has them, too; no rollback brings back those beyond the plan, `briefly-admin backup open` gets them out.",
         load_default=(),
     )
     rules = fields.Nested(

@@ -41,7 +41,8 @@ def _rule(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
 )  # fmt: skip
 @click.option(
     "--allow", multiple=True, metavar="SCHEMA.TABLE",
-    help="A table outside whose rows foreign keys may delete or change.",
+    help="A table outside whose rows foreign keys may delete or change. The backup taken first has it, too; "
+    "`backup open` gets its rows out, for a rollback brings back tables of the plan alone.",
 )  # fmt: skip
 @click.option(
     "--allowance", type=click.IntRange(0, MOST_ALLOWANCE), default=0, metavar="N",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 
@@ -28,6 +28,10 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'briefly_migration', 'briefly_admin')
   AND n.nspname !~ '^(pg_toast|pg_temp_|pg_toast_temp_|briefly_scratch_)'
 ORDER BY 1, 2
+"""
+_LEAVES: Final = """
+SELECT n.nspname::text, c.relname::text FROM unnest(%s::text[]) AS root, pg_partition_tree(to_regclass(root)) AS t
+JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.isleaf
 """
 _NOT_ORDINARY: Final = {
     "p": "it is a partitioned table, whose rows are in its partitions: choose those",
@@ -59,13 +63,28 @@ class Beyond:
 class _Relation:
     table: Beyond
     quoted: str
-    ordinary: bool
+    kind: str
     planned: bool
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether it is a table with rows of its own."""
+        return self.kind == "r"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """(schema, name)."""
+        return self.table.schema, self.table.name
+
+    @property
+    def plain(self) -> str:
+        """As a preview names it; others may be called the same where names have dots in them."""
+        return ".".join(self.place)
 
     @property
     def texts(self) -> set[str]:
         """What people may call it."""
-        return {f"{self.table.schema}.{self.table.name}", self.quoted, self.table.label}
+        return {self.plain, self.quoted, self.table.label}
 
 
 def tables_beyond(connection: Connection, plan: Plan) -> tuple[Beyond, ...]:
@@ -89,7 +108,7 @@ def checked(connection: Connection, plan: Plan, names: Sequence[str]) -> list[tu
         found = _named(relations, text)
         if not found and text != ALL:
             unknown.append(text)
-        chosen |= {(each.table.schema, each.table.name): each for each in found}
+        chosen |= {each.place: each for each in found}
     if unknown:
         raise InvalidRequest(
             f"The database has no table {', '.join(unknown)}.",
@@ -98,6 +117,40 @@ def checked(connection: Connection, plan: Plan, names: Sequence[str]) -> list[tu
         )
     _require_whole(chosen.values())
     return list(chosen)
+
+
+def touchable(connection: Connection, plan: Plan, names: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """What a rollback may touch outside: the names as "schema.table" each, and (schema, name) of what holds those rows
+    beyond the plan: of a partitioned table its partitions. A backup can take all of that along.
+
+    The names are as for `checked`, but no "*", and may be of the plan's tables. Where "schema.table" can be more than
+    one table, all of them are meant. Raises InvalidRequest that names what is not there; Refused for what cannot be
+    backed up whole; Unavailable.
+    """
+    relations = _relations(connection, plan)
+    as_previewed = {each.plain: each.plain for each in relations}
+    plain = {
+        text: as_previewed.get(text) or next((each.plain for each in relations if text in each.texts), None)
+        for text in names
+    }
+    if unknown := [text for text, found in plain.items() if found is None]:
+        raise InvalidRequest(
+            f"The database has no table {', '.join(unknown)}, whose rows could be touched.",
+            details={"allow": [f"{text}: there is no such table" for text in unknown]},
+            remedy="Write schema.table, as the preview names it.",
+        )
+    allowed = list(dict.fromkeys(each for each in plain.values() if each is not None))
+    chosen = [each for each in relations if each.plain in allowed]
+    roots = [each.quoted for each in chosen if each.kind == "p"]
+    leaves = set(_listed(connection, _LEAVES, (roots,)) if roots else ())
+    chosen = [each for each in relations if (each in chosen and each.kind != "p") or each.place in leaves]
+    outside = [each for each in chosen if not each.planned]
+    if faults := _faults(outside):
+        raise Refused(
+            f"These tables cannot be backed up whole before their rows are touched: {'; '.join(faults)}.",
+            remedy="Leave them out of what is allowed, or use the role that owns them. Nothing was rolled back.",
+        )
+    return allowed, [each.place for each in outside]
 
 
 def _named(relations: Iterable[_Relation], text: str) -> list[_Relation]:
@@ -119,9 +172,12 @@ def _named(relations: Iterable[_Relation], text: str) -> list[_Relation]:
     return found
 
 
+def _faults(chosen: Iterable[_Relation]) -> list[str]:
+    return [f"{each.quoted}: {each.table.why_not}" for each in chosen if each.table.why_not]
+
+
 def _require_whole(chosen: Iterable[_Relation]) -> None:
-    faults = [f"{each.quoted}: {each.table.why_not}" for each in chosen if each.table.why_not]
-    if faults:
+    if faults := _faults(chosen):
         raise Refused(
             f"These tables cannot be backed up whole: {'; '.join(faults)}.",
             remedy="Leave them out, or use the role that owns them.",
@@ -130,19 +186,22 @@ def _require_whole(chosen: Iterable[_Relation]) -> None:
 
 def _relations(connection: Connection, plan: Plan) -> list[_Relation]:
     planned = {(table.schema, table.name) for table in plan.tables}
+    return [
+        _Relation(
+            Beyond(schema, name, count, size, _why_not(kind, sequences, readable=readable, filtered=filtered)),
+            quoted, kind, (schema, name) in planned,
+        )
+        for schema, name, quoted, kind, count, size, readable, filtered, sequences in _listed(connection, _RELATIONS)
+    ]  # fmt: skip
+
+
+def _listed(connection: Connection, query: LiteralString, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     try:
-        rows = connection.execute(_RELATIONS).fetchall()
+        return connection.execute(query, values or None).fetchall()
     except psycopg.Error as error:
         raise Unavailable(
             f"The tables of the database cannot be listed now ({safe_message(error)}).", remedy="Try again."
         ) from None
-    return [
-        _Relation(
-            Beyond(schema, name, count, size, _why_not(kind, sequences, readable=readable, filtered=filtered)),
-            quoted, kind == "r", (schema, name) in planned,
-        )
-        for schema, name, quoted, kind, count, size, readable, filtered, sequences in rows
-    ]  # fmt: skip
 
 
 def _why_not(kind: str, sequences: Sequence[str], *, readable: bool, filtered: bool) -> str:

@@ -122,7 +122,7 @@ def options_of(connection: Connection, wish: Wish, plan: Plan, now: datetime) ->
     since = runs.altering_since(connection, origin) if origin is not None else ()
     options = {
         "backup_id": str(backup.id), "backup_name": backup.name, "mode": wish.mode,
-        "tables": _checked_tables(backup, wish.tables), "reason": storable(wish.reason),
+        "tables": _checked_tables(backup, wish.tables, plan), "reason": storable(wish.reason),
         "preview_id": None, "expected": None, "expected_classes": None, "allowance": wish.allowance,
         "reverts": [str(run_id) for run_id in since],
         "rules": dict(wish.rules), "settled": _checked_settled(backup, wish.settled, plan),
@@ -165,14 +165,20 @@ def _require_restorable(backup: Row[Any], plan: Plan, now: datetime) -> None:
         )
 
 
-def _checked_tables(backup: Row[Any], tables: Sequence[str] | None) -> list[str] | None:
-    """None for all of them, however they were named."""
+def _planned(backup: Row[Any], plan: Plan) -> list[str]:
+    """The backup's tables that can go back: those of the plan, in its order."""
+    held = {table["table"] for table in backup.tables}
+    return [table.name for table in plan.tables if table.name in held]
+
+
+def _checked_tables(backup: Row[Any], tables: Sequence[str] | None, plan: Plan) -> list[str] | None:
+    """None for all of the plan's, however they were named."""
     if tables is None:
         return None
-    known = [table["table"] for table in backup.tables]
+    known = _planned(backup, plan)
     unknown = [name for name in tables if name not in known]
     if unknown or not tables:
-        text = f"Must be tables of the backup: {', '.join(known)}."
+        text = f"Must be tables of the backup that the plan has: {', '.join(known)}."
         raise InvalidRequest(f"{backup.name} cannot be restored so: {text}", details={"tables": [text]})
     chosen = [name for name in known if name in tables]
     return None if chosen == known else chosen
@@ -182,7 +188,7 @@ def _checked_settled(
     backup: Row[Any], settled: Mapping[str, Sequence[Mapping[str, Any]]], plan: Plan
 ) -> dict[str, list[dict[str, Any]]]:
     """As options; secret columns stand in no request, so that their values stand in no log of it."""
-    known = [table.name for table in plan.tables if table.name in {each["table"] for each in backup.tables}]
+    known = _planned(backup, plan)
     fault = next((f"{name} must be one of: {', '.join(known)}." for name in settled if name not in known), "")
     for name, rows in settled.items() if not fault else ():
         secret = sorted({column for row in rows for column in row.get("values") or {}} & plan.table(name).secrets)

@@ -12,7 +12,7 @@ from briefly_admin.domain.config import BY_NAME, FIELDS, RunConfig
 from briefly_admin.domain.errors import BackupExpired, Busy, InvalidRequest, Refused
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.domain.runs import BOUND_TO_PLAN, EXCLUSIVE_KINDS, RunKind, RunState
-from briefly_admin.engine.beyond import checked
+from briefly_admin.engine.beyond import checked, touchable
 from briefly_admin.engine.blockers import blockers
 from briefly_admin.engine.identity import identify
 from briefly_admin.plans import plan as plan_of
@@ -111,10 +111,18 @@ class RunService:
             return self._view(repeated, actor)
         with self._database.begin() as connection:
             options, target_id = restoring.options_of(connection, wish, self._servers.plan, self._now())
+        if wish.allow:
+            options |= self._touched(wish.allow)
         request = Request(
             kind=RunKind.ROLLBACK, options=options, target_id=target_id, idempotency_key=idempotency_key
         )  # fmt: skip
         return self._view(self._starter.start(actor, request), actor)
+
+    def _touched(self, allow: Sequence[str]) -> dict[str, Any]:
+        """The tables whose rows may go or change; what the plan's backup would lack of them, the rollback's takes."""
+        with self._servers.target.session() as connection:
+            allowed, outside = touchable(connection, self._servers.plan, allow)
+        return {"allow": allowed} | ({"beyond": outside} if outside else {})
 
     def preview(
         self,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -84,7 +85,15 @@ def test_each_fault_is_named_by_its_field_and_nothing_begins(admin: FlaskClient)
     assert admin.get("/api/migration").get_json()["data"]["count"] == 0
 
 
-def test_what_is_known_only_with_the_backup(app: Flask, admin: FlaskClient, migrated: RunView) -> None:
+def outside(settings: Settings, what: str) -> None:
+    with psycopg.connect(settings.target_database_url) as connection:
+        connection.execute(what.encode())
+
+
+def test_what_is_known_only_with_the_backup(
+    app: Flask, admin: FlaskClient, migrated: RunView, settings: Settings
+) -> None:
+    outside(settings, "CREATE VIEW seen AS SELECT 1 AS id")
     wish = KEEP | {"backupId": migrated.backup_name}
     cases: list[tuple[dict[str, Any], int, str]] = [
         ({"tables": ["nonsense"]}, 400, "tables"),
@@ -95,6 +104,8 @@ def test_what_is_known_only_with_the_backup(app: Flask, admin: FlaskClient, migr
             "secret",
         ),
         ({"previewId": "7"}, 404, "no such run"),
+        ({"allow": ["public.nothing"]}, 400, "no table public.nothing"),
+        ({"allow": ["public.seen"]}, 409, "public.seen: it is a view"),
         ({"previewId": migrated.id}, 409, "no finished preview"),
     ]
     for more, status, word in cases:
@@ -109,8 +120,9 @@ def test_what_is_known_only_with_the_backup(app: Flask, admin: FlaskClient, migr
 
 
 def test_all_that_is_wished_reaches_the_run_and_a_repeated_request_is_one(
-    app: Flask, admin: FlaskClient, token_as: TokenAs, migrated: RunView
+    app: Flask, admin: FlaskClient, token_as: TokenAs, migrated: RunView, settings: Settings
 ) -> None:
+    outside(settings, "CREATE TABLE invoices (id int)")
     operator = as_role(app, token_as, "operator")
     path = f"/api/v1/backups/{migrated.backup_name}/preview"
     wrong: tuple[dict[str, Any], ...] = (
@@ -146,6 +158,7 @@ def test_all_that_is_wished_reaches_the_run_and_a_repeated_request_is_one(
     names = ("mode", "tables", "reason", "preview_id", "allowance", "allow", "rules", "settled")
     expected = wish | {"preview_id": preview.id}
     assert {name: options[name] for name in names} == {name: expected[name] for name in names}
+    assert options["beyond"] == [["public", "invoices"]]
     assert options["origin"] == {"run_id": migrated.id, "number": migrated.number}
 
 

@@ -11,7 +11,7 @@ from marshmallow import Schema
 from psycopg import sql
 
 from briefly_admin.domain.errors import InvalidRequest, PreflightFailed, Refused, Unavailable
-from briefly_admin.engine.beyond import Beyond, checked, tables_beyond
+from briefly_admin.engine.beyond import Beyond, checked, tables_beyond, touchable
 from briefly_admin.engine.snapshot import open_snapshot
 from briefly_admin.engine.target import Target
 from briefly_admin.plans.base import Column, Plan, Table
@@ -174,3 +174,39 @@ def test_a_table_that_is_locked_now_is_no_bug(target: Target) -> None:
             other.execute("LOCK TABLE invoices IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(Unavailable, match="cannot be listed now"):
                 tables_beyond(connection, PLAN)
+
+
+def test_what_a_rollback_may_touch_outside_is_backed_up_whole(target: Target) -> None:
+    with psycopg.connect(target.dsn) as connection:
+        connection.execute("CREATE TABLE a.parts_2 PARTITION OF parts FOR VALUES IN (2) PARTITION BY LIST (id)")
+        connection.execute("CREATE TABLE a.parts_2_1 PARTITION OF a.parts_2 FOR VALUES IN (2)")
+    with target.session() as connection:
+
+        def found(*names: str) -> tuple[list[str], list[tuple[str, str]]]:
+            return touchable(connection, PLAN, names)
+
+        assert found("public.invoices", "public.invoices") == (["public.invoices"], [("public", "invoices")])
+        assert found('a."odd ""100%"') == (['a.odd "100%'], [("a", 'odd "100%')])
+        assert found("public.parts") == (["public.parts"], [("a", "parts_2_1"), ("public", "parts_1")])
+        assert found("public.accounts") == (["public.accounts"], []), "every backup has the plan's"
+        both = (["a.b.c"], [("a", "b.c"), ("a.b", "c")])
+        assert found("a.b.c") == found('a."b.c"') == both, "a preview calls them the same"
+        for names in (["public.invoices", "public.nothing"], ["*"], ["invoices"], ["briefly_migration.fence"]):
+            with pytest.raises(InvalidRequest, match="The database has no table") as raised:
+                found(*names)
+            assert raised.value.details["allow"] == [f"{names[-1]}: there is no such table"]
+        for name in ("public.seen", "public.kept"):
+            with pytest.raises(Refused, match=f"{name}: it is a (materialised )?view"):
+                found(name)
+
+
+def test_a_rollback_must_not_touch_what_the_role_may_not_read_whole(
+    target: Target, superuser_database: Callable[[str], str]
+) -> None:
+    as_superuser(
+        target, superuser_database, "ALTER TABLE parts_1 OWNER TO postgres; ALTER TABLE invoices OWNER TO postgres"
+    )
+    with target.session() as connection:
+        for name, which in (("public.invoices", "public.invoices"), ("public.parts", "public.parts_1")):
+            with pytest.raises(Refused, match=rf"before their rows are touched: {which}: the role may not read it\."):
+                touchable(connection, PLAN, [name])
