@@ -86,6 +86,8 @@ class SampleGroup:
     title: str
     samples: tuple[Sample, ...]
     left: str
+    keyed: bool
+    """Whether the rows have keys that may be shown; those without cannot be settled one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,8 @@ class Counted:
         """The edited rows on the page that can be settled one by one: none where keep is off."""
         if self.keep_why_not:
             return ()
-        return tuple(sample for group in self.groups if group.kind == "edited" for sample in group.samples)
+        groups = (group for group in self.groups if group.kind == "edited" and group.keyed)
+        return tuple(sample for group in groups for sample in group.samples)
 
 
 def counted_of(preview: Mapping[str, Any], order: Sequence[str] = ()) -> Counted:
@@ -223,7 +226,7 @@ def _groups(
     by_table: Mapping[str, Any], classes: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[SampleGroup, ...]:  # fmt: skip
     listed = {
-        (name, kind): [_sample(name, item) for item in _list(by_table.get(name)) if item["class"] == kind]
+        (name, kind): [_sample(name, n, row) for n, row in enumerate(_list(by_table.get(name))) if row["class"] == kind]
         for name in names
         for kind in _SAMPLED
     }
@@ -238,17 +241,20 @@ def _groups(
 def _group(table: str, kind: str, shown: Sequence[Sample], listed: int, rows: int) -> SampleGroup:
     title = f"{table}: {rows:,} {CLASSES[kind]}"
     left = ""
+    keyed = all(sample.key for sample in shown)
     if rows > len(shown):
         left = f"{len(shown):,} of {rows:,} rows are shown."
         if kind == "edited":
             left += " The others go by the rule"
             left += (
                 f"; {listed:,} are named in the preview’s JSON, where they can be settled, too."
-                if listed > len(shown)
+                if listed > len(shown) and keyed
                 else "."
             )
+    if not keyed:
+        left = f"{left} Their key is secret: rows are shown without it, and the rule decides about all.".lstrip()
     # Made of a number and not of the name, which may hold anything.
-    return SampleGroup(f"samples-{_short(table)}-{kind}", table, kind, title, tuple(shown), left)
+    return SampleGroup(f"samples-{_short(table)}-{kind}", table, kind, title, tuple(shown), left, keyed)
 
 
 def _fitting(listed: Mapping[tuple[str, str], Sequence[Sample]]) -> dict[tuple[str, str], list[Sample]]:
@@ -272,10 +278,11 @@ def _weight(sample: Sample) -> int:
     return _BYTES_A_ROW + _BYTES_A_COLUMN * len(sample.columns) + texts
 
 
-def _sample(table: str, item: Mapping[str, Any]) -> Sample:
+def _sample(table: str, number: int, item: Mapping[str, Any]) -> Sample:
     key = tuple(str(text) for text in item["key"])
     columns = tuple(_column(column, str(item["class"])) for column in item["columns"])
-    return Sample(_short(table, *key), table, key, ", ".join(key), columns)
+    name = _short(table, *(key or (str(number),)))
+    return Sample(name, table, key, ", ".join(key) if key else "key hidden", columns)
 
 
 def _column(column: Mapping[str, Any], kind: str) -> SampleColumn:

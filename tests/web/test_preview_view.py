@@ -161,3 +161,14 @@ def test_consequences_follow_from_the_tables_that_lose_rows() -> None:
     assert [each.allowable for each in chain] == [False, True, True]
     page = html_of(counted_of(preview(outside=[second, first])))
     assert [("stands against it" in item.text) for item in page.every("li")] == [True, False]
+
+
+def test_rows_whose_key_is_secret_are_shown_without_it_and_cannot_be_settled() -> None:
+    counted = counted_of(preview(samples={"users": [edited(), edited()]}))
+    [group] = counted.groups
+    first, second = group.samples
+    assert (first.title, first.name != second.name) == ("key hidden", True)
+    assert (counted.settleable, group.keyed) == ((), False)
+    page = html_of(counted)
+    assert "2 of 3 rows are shown. The others go by the rule. Their key is secret" in page.one("details").text
+    assert counted_of(preview()).settleable != ()

@@ -1,6 +1,7 @@
 """Sample rows of each class, before / migrated / now side by side: chosen, ordered and cut by PostgreSQL.
 
-Values of secret columns, and of columns that the plan does not know, never leave the database.
+Values of secret columns, and of columns that the plan does not know, never leave the database. Rows that a secret tells
+apart have no key here: they go by the rules, and cannot be settled one by one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from psycopg import sql
 
 from briefly_admin.engine.rollback.classes import Classified
 from briefly_admin.engine.rollback.difference import NOW, THEN
+from briefly_admin.engine.rollback.selection import Pair
 from briefly_admin.engine.target import Connection
 from briefly_admin.plans.base import Plan
 from briefly_admin.vault.digest import SendColumn, row_bytes_sql
@@ -32,12 +34,19 @@ _NOTHING: Final = sql.SQL("NULL")
 def samples(connection: Connection, plan: Plan, classified: Classified) -> list[dict[str, Any]]:
     """[{"class", "key": [texts], "columns": [{"name", "before", "migrated", "now", "secret"}]}], edited rows first.
 
-    Values are texts, cut; None is NULL, or no row, or a secret. Of rows on both sides only columns that differ.
+    Values are texts, cut; None is NULL, or no row, or a secret. Of rows on both sides only columns that differ. The key
+    is empty where a column of it is secret.
     """
     table = plan.table(classified.pair.name)
     known = {column.name for column in table.columns}
     masked = {column.name for column in classified.counting if column.name not in known} | table.secrets
-    return [row for what in LIMITS if classified.counts[what] for row in _rows(connection, classified, what, masked)]
+    rows = [row for what in LIMITS if classified.counts[what] for row in _rows(connection, classified, what, masked)]
+    return [row | {"key": []} for row in rows] if has_secret_key(plan, classified.pair) else rows
+
+
+def has_secret_key(plan: Plan, pair: Pair) -> bool:
+    """Whether what tells the table's rows apart must not be shown."""
+    return not plan.table(pair.name).secrets.isdisjoint(pair.staged.manifest.key)
 
 
 def _rows(

@@ -10,6 +10,7 @@ from psycopg import sql
 from briefly_admin.domain.errors import Refused
 from briefly_admin.engine.retry import describe
 from briefly_admin.engine.rollback.classes import Classified
+from briefly_admin.engine.rollback.samples import has_secret_key
 from briefly_admin.engine.rollback.selection import Pair
 from briefly_admin.engine.target import Connection
 from briefly_admin.plans.base import Plan
@@ -31,8 +32,8 @@ class Settled:
 def read(
     connection: Connection, plan: Plan, classified: Sequence[Classified], settled: Mapping[str, Sequence[Any]]
 ) -> dict[str, list[Settled]]:
-    """Table → its decisions. Raises Refused for a table that is not restored, a row that is not edited (any more), and
-    a column that cannot be edited.
+    """Table → its decisions. Raises Refused for a table that is not restored or whose key is secret, a row that is not
+    edited (any more), and a column that cannot be edited.
     """
     by_name = {each.pair.name: each for each in classified}
     unknown = sorted(name for name in settled if name not in by_name and settled[name])
@@ -44,6 +45,11 @@ def read(
 def _located(connection: Connection, plan: Plan, each: Classified, rows: Sequence[Any]) -> list[Settled]:
     pair = each.pair
     key = pair.staged.manifest.key
+    if has_secret_key(plan, pair):
+        raise Refused(
+            f"Rows of {pair.name} are told apart by what is secret ({', '.join(key)}): none can be settled alone.",
+            remedy="Let the rules decide about them; nothing was changed.",
+        )
     if any(len(row["key"]) != len(key) for row in rows):
         raise Refused(f"A settled row of {pair.name} has not the key {', '.join(key)}.", remedy=_NEW_PREVIEW)
     texts = [
