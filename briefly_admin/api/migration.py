@@ -73,8 +73,8 @@ def get(query: Mapping[str, Any]) -> Response:
 def roll_back(body: Mapping[str, Any]) -> Response:
     """Restore a backup. Anything but `"confirm": true` is refused, and nothing happens.
 
-    What is there now is backed up first, the tables of `allow` with it. Where the counts of `previewId` moved since by more than `allowance`, or rows
-    outside stand against it, the run fails with `refused` before anything is written.
+    What is there now is backed up first, the tables of `allow` with it. Where the counts of `previewId` moved since by
+    more than `allowance`, or rows outside stand against it, the run fails with `refused` before anything is written.
     """
     run = services().runs.rollback(
         g.actor, body["backupId"], confirm=body.get("confirm") is True, mode=body["mode"], tables=body["tables"],

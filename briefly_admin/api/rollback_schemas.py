@@ -118,8 +118,9 @@ class RollbackRequest(Request):
                   "it."},
     )  # fmt: skip
     allow = _names(
-        "Tables outside, `schema.table` each, whose rows CASCADE, SET NULL or SET DEFAULT may touch. The backup taken "
-        "first has them, too; no rollback brings back those beyond the plan, `briefly-admin backup open` gets them out.",
+        "Tables outside, `schema.table` each, whose rows CASCADE, SET NULL or SET DEFAULT may touch. The backup "
+        "taken first has them, too: `briefly-admin backup open` gets them out, for a rollback brings back tables "
+        "of the plan alone.",
         load_default=(),
     )
     rules = fields.Nested(

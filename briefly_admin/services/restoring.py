@@ -23,6 +23,7 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
 HOWS: Final = ("keep", "restore", "edit")
 MOST_SETTLED: Final = 1000
 MOST_ALLOWANCE: Final = 1_000_000_000
+_TOUCHING: Final = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
 _LONGEST_REASON: Final = 500
 _FACTS_OF_SETTLED: Final = frozenset({"key", "how", "values"})
 
@@ -123,8 +124,8 @@ def options_of(connection: Connection, wish: Wish, plan: Plan, now: datetime) ->
     options = {
         "backup_id": str(backup.id), "backup_name": backup.name, "mode": wish.mode,
         "tables": _checked_tables(backup, wish.tables, plan), "reason": storable(wish.reason),
-        "preview_id": None, "expected": None, "expected_classes": None, "allowance": wish.allowance,
-        "reverts": [str(run_id) for run_id in since],
+        "preview_id": None, "expected": None, "expected_classes": None, "expected_outside": None,
+        "allowance": wish.allowance, "reverts": [str(run_id) for run_id in since],
         "rules": dict(wish.rules), "settled": _checked_settled(backup, wish.settled, plan),
         "allow": [storable(name) for name in wish.allow],
     }  # fmt: skip
@@ -222,7 +223,19 @@ def _confirmed(
     counted: Mapping[str, Any] = (row.report or {}).get("preview", {})
     return {
         "preview_id": str(row.id), "expected": counted.get("tables", {}), "expected_classes": counted.get("classes"),
+        "expected_outside": _touched(counted.get("outside") or ()),
     }  # fmt: skip
+
+
+def _touched(outside: Sequence[Any]) -> dict[str, int] | None:
+    """Rows that foreign keys delete or change, by "schema.table"; None for previews that did not count them so."""
+    if not all(isinstance(entry, Mapping) for entry in outside):
+        return None
+    touched: dict[str, int] = {}
+    for entry in outside:
+        if entry.get("action") in _TOUCHING and not entry.get("blocks"):
+            touched[entry["table"]] = touched.get(entry["table"], 0) + int(entry["rows"])
+    return touched
 
 
 def undone(connection: Connection, row: Row[Any]) -> dict[str, str]:

@@ -77,3 +77,18 @@ def test_only_ticked_tables_of_a_confirmed_preview_count(sealed: SealedTarget) -
     assert outside.agreed(context, [entry | {"rows": 1}]) == {"a.b": 1}
     with pytest.raises(Refused, match=r"4 rows of a\.b would be touched instead of 3\. Look"):
         outside.agreed(context, [entry | {"rows": 4}])
+
+
+def test_of_fewer_tables_than_were_previewed_no_more_rows_may_be_touched(sealed: SealedTarget) -> None:
+    entry = {"table": "a.b", "rows": 1, "blocks": False, "text": "One."}
+    confirmed: dict[str, Any] = {
+        "allow": ["a.b"],
+        "expected_outside": {"a.b": 3},
+        "expected": {"accounts": {}, "files": {}},
+    }
+    fewer = sealed.context(tables=["accounts"], **confirmed)
+    assert outside.agreed(fewer, [entry]) == {"a.b": 1}
+    with pytest.raises(Refused, match=r"4 rows of a\.b would be touched instead of 3\. Look"):
+        outside.agreed(fewer, [entry | {"rows": 4}])
+    with pytest.raises(Refused, match=r"1 row of a\.b would be touched instead of 3\. Look"):
+        outside.agreed(sealed.context(tables=["accounts", "files"], **confirmed), [entry])

@@ -56,6 +56,7 @@ def test_the_backup_that_a_rollback_takes_has_the_rows_outside_too(stage: Stage,
     rollback = services.runs.rollback(
         stage.ana, name, confirm=True, preview_id=preview.id, allow=["public.bills", "public.bill_lines"]
     )
+    assert rollback.options["expected_outside"] == {"public.bills": 2, "public.bill_lines": 2}
     assert rollback.options["allow"] == ["public.bills", "public.bill_lines"]
     assert rollback.options["beyond"] == [["public", "bill_lines"], ["public", "bills"]]
     done = led(stage, rollback)
@@ -84,15 +85,41 @@ def test_what_cannot_be_backed_up_is_not_touched(stage: Stage, name: str) -> Non
     def rollback(*allow: str, tables: list[str] | None = None) -> RunView:
         return stage.services.runs.rollback(stage.ana, name, confirm=True, allow=allow, tables=tables)
 
-    with pytest.raises(InvalidRequest, match="no table public.nothing") as raised:
+    with pytest.raises(InvalidRequest, match=r"no table public\.nothing") as raised:
         rollback("public.bills", "public.nothing")
     assert list(raised.value.details) == ["allow"]
-    with pytest.raises(Refused, match="cannot be backed up whole .*public.seen: it is a view"):
+    with pytest.raises(Refused, match=r"cannot be backed up whole .*public\.seen: it is a view"):
         rollback("public.bills", "public.seen")
     with psycopg.connect(stage.servers.target.dsn) as connection:
         connection.execute("ALTER TABLE bills ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
-    with pytest.raises(Refused, match="public.bills: row-level security"):
+    with pytest.raises(Refused, match=r"public\.bills: row-level security"):
         rollback("public.bills")
     assert [run.kind for run in stage.services.runs.list(stage.vito)] == [RunKind.BACKUP]
     planned = rollback("public.user_settings", tables=["users"])
     assert "beyond" not in planned.options, "every backup has the plan's tables"
+
+
+def test_what_was_confirmed_of_rows_outside(stage: Stage, name: str) -> None:
+    """Rows that stand against it were not confirmed; older previews, and no preview, confirmed none."""
+
+    def entry(table: str, action: str, rows: int, *, blocks: bool = False) -> dict[str, Any]:
+        return {"table": table, "action": action, "rows": rows, "blocks": blocks}
+
+    lists: list[tuple[list[Any], Any]] = [
+        ([], {}),
+        (["3 rows of public.bills would be deleted."], None),
+        (
+            [
+                entry("public.bills", "CASCADE", 3), entry("public.bills", "SET NULL", 1), entry("x.y", "SET DEFAULT", 4),
+                entry("x.z", "NO ACTION", 5, blocks=True), entry("x.y", "CASCADE", 7, blocks=True),
+            ],
+            {"public.bills": 4, "x.y": 4},
+        ),
+    ]  # fmt: skip
+    for outside, expected in lists:
+        preview = stage.services.runs.preview(stage.olga, name)
+        stage.lead(preview, lambda _, outside=outside: {"preview": {"tables": {}, "outside": outside}})  # type: ignore[misc]  # a lambda's default has no type
+        run = stage.services.runs.rollback(stage.ana, name, confirm=True, preview_id=preview.id)
+        assert run.options["expected_outside"] == expected, outside
+        stage.services.runs.cancel(stage.ana, run.id)
+    assert stage.services.runs.rollback(stage.ana, name, confirm=True).options["expected_outside"] is None

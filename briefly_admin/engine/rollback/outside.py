@@ -75,18 +75,20 @@ def require_allowed(entries: Sequence[Mapping[str, Any]], allow: Collection[str]
 def agreed(context: RunContext, entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """`require_allowed` by the run's options, and as many rows as the confirmed preview said (`expected_outside`).
 
-    Raises Refused, also where a ticked table's number moved by more than the allowance. `keep` writes less than the
-    exact rollback that a preview counts: of it, only more rows than confirmed refuse.
+    Raises Refused, also where a ticked table's number moved by more than the allowance. `keep`, and a rollback of fewer
+    tables, write less than the exact rollback that a preview counts: of them, only more rows than confirmed refuse.
     """
     options = context.options
     allow = options.get("allow") or ()
     touched = require_allowed(entries, allow)
     expected: Mapping[str, Any] | None = options.get("expected_outside")
     allowance = int(options.get("allowance") or 0)
+    fewer = options.get("tables") is not None and set(options["tables"]) < set(options.get("expected") or ())
+    at_most = fewer or options.get("mode") == "keep"
     moved = []
     for table in sorted(set(allow)) if expected is not None else ():
         now, then = touched.get(table, 0), int((expected or {}).get(table, 0))
-        if now - then > allowance or (then - now > allowance and options.get("mode") != "keep"):
+        if now - then > allowance or (then - now > allowance and not at_most):
             moved.append(f"{_rows(now, table)} would be touched instead of {then:,}")
     if moved:
         raise Refused(
