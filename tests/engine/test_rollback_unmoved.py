@@ -160,16 +160,20 @@ def test_a_preview_repeated_by_the_next_attempt_is_the_one_that_counts(sealed: S
     assert restored(sealed, context)[1] == []
 
 
-@pytest.mark.parametrize("harm", ["lost", "written"])
-def test_rows_that_change_beside_the_difference_are_found_by_the_digest(
-    sealed: SealedTarget, monkeypatch: pytest.MonkeyPatch, harm: str
+HARM = {
+    "lost": "DELETE FROM public.files WHERE id = 30",
+    "others written": "UPDATE public.files SET user_id = 1 WHERE id = 30",
+    "written wrongly": "UPDATE public.files SET user_id = 1 WHERE id = 4",
+}
+
+
+@pytest.mark.parametrize("statement", HARM.values(), ids=HARM)
+def test_rows_that_end_in_another_way_are_found_by_the_digest(
+    sealed: SealedTarget, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    """A rule or a faulty statement of ours that takes others along, or leaves one: everything is undone."""
+    """As a rule of the table, or a faulty statement of ours, would do it: everything is undone."""
     context = previewed(sealed)
     before = sealed.query(ROWS)
-    statement = {"lost": "DELETE FROM public.files WHERE id = 30", "written": "UPDATE public.files SET user_id = 1"}[
-        harm
-    ]
     update = writing.update
 
     def harmful(connection: Connection, found: Difference) -> None:
