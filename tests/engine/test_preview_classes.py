@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from briefly_admin.domain.errors import Refused
 from tests.engine.sealed_target import SealedTarget, plan_of
 from tests.engine.three_way import CLASSES, ODD, WHO, backed_up, edited, migrated
 
@@ -87,6 +90,29 @@ def test_a_table_whose_child_is_not_chosen(target_database: str, tmp_path: Path)
     result = sealed.preview(tables=[ODD])
     assert result["classes"] == {ODD: CLASSES[ODD]}
     assert result["tables"].keys() == result["samples"].keys() == {ODD}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("ALTER TABLE chunks RENAME size TO length", "column size is gone"),
+        ("ALTER TABLE chunks ALTER size TYPE text", "column size is text, and was pg_catalog.int4"),
+        ("ALTER TABLE chunks DROP file_id", "column file_id is gone"),
+    ],
+)
+def test_a_child_that_is_not_chosen_and_has_changed(
+    target_database: str, tmp_path: Path, change: str, fault: str
+) -> None:
+    sealed = edited(target_database, tmp_path)
+    sealed.execute(change, "ALTER TABLE chunks DROP number")  # which no aggregate reads
+    for ask in (sealed.preview, lambda **options: sealed.roll_back(mode="keep", **options)):
+        with pytest.raises(Refused, match=f"^public.chunks, which aggregates .*: {fault}\\. ") as caught:
+            ask(tables=[ODD])
+        assert "Bring the columns back" in str(caught.value.remedy)
+    sealed.execute("DROP TABLE chunks")
+    assert sealed.preview(tables=[ODD])["classes"][ODD]["created"] == 0
+    with pytest.raises(Refused, match=r"^public\.chunks is gone, and aggregates"):
+        sealed.roll_back(mode="keep", tables=[ODD])
 
 
 def test_arrays_staged_as_text_and_large_tables_of_samples(target_database: str, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What a rollback restores: the backup's tables, which must still fit the database, and the changes to revert."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from string import Formatter
 from typing import Final
 
 from psycopg import sql
@@ -82,17 +83,48 @@ def choose(context: RunContext) -> Selection:
         returning = {(change.table, change.name) for change in past.changes}
         for table in tables:
             _require_fit(connection, table, returning)
-    return Selection(reader, tables, past, _support(context, reader.manifest, tables))
+        read = _read_by_aggregates(context, {table.name for table in tables})
+        by_title = reader.manifest.by_title
+        support = tuple(by_title[each.name] for each in context.plan.tables if each.name in read)
+        for table in support:
+            _require_readable(context, connection, table, read[table.name], returning)
+    return Selection(reader, tables, past, support)
 
 
-def _support(context: RunContext, manifest: Manifest, tables: Collection[TableManifest]) -> tuple[TableManifest, ...]:
-    """The children that aggregates of these tables are over; none where no migration has computed any."""
-    if not context.options.get("origin"):
-        return ()
-    chosen = {table.name for table in tables}
-    read = {r.child for name in chosen for r in context.plan.table(name).repairs if isinstance(r, AggregateRepair)}
-    by_title = manifest.by_title
-    return tuple(by_title[each.name] for each in context.plan.tables if each.name in read - chosen)
+def _read_by_aggregates(context: RunContext, chosen: Collection[str]) -> dict[str, set[str]]:
+    """Child of an aggregate of these tables, itself not one of them → the columns that are read of it.
+
+    None where no migration has computed any.
+    """
+    read: dict[str, set[str]] = {}
+    for name in chosen if context.options.get("origin") else ():
+        for repair in context.plan.table(name).repairs:
+            if isinstance(repair, AggregateRepair) and repair.child not in chosen:
+                columns = {column for _, column, _, _ in Formatter().parse(repair.aggregate) if column}
+                read.setdefault(repair.child, set()).update(columns | {repair.child_key})
+    return read
+
+
+def _require_readable(
+    context: RunContext, connection: Connection, table: TableManifest, read: Collection[str],
+    returning: Collection[tuple[str, str]],
+) -> None:  # fmt: skip
+    """Raises Refused where aggregates could not be computed over the table as it is now; only keep needs one at all."""
+    current = read_table(connection, table.schema, table.name)
+    columns = tuple(column for column in table.columns if column.name in read)
+    if current is None:
+        if context.options.get("mode") == "keep":
+            raise Refused(
+                f"{table.label} is gone, and aggregates of the tables to restore are over it.",
+                remedy="Bring that table back, or roll back by exact; nothing was changed.",
+            )
+        return
+    if faults := _column_faults(connection, replace(table, columns=columns), current, returning):
+        raise Refused(
+            f"{table.label}, which aggregates of the tables to restore are over, is not as it was when it was backed"
+            f" up: {'; '.join(faults)}.",
+            remedy="Bring the columns back as they were, then try again; nothing was changed.",
+        )
 
 
 def require_same(connection: Connection, plan: Plan, manifest: Manifest) -> None:
