@@ -66,7 +66,10 @@ def resume(run_id: str) -> Response:
 @runs.alt_response(404, schema=Failure, description="There is no such run.")
 @runs.alt_response(409, schema=Failure, description="It waits for no approval, waited too long, or is your own.")
 def approve(run_id: str) -> Response:
-    """Let a run begin that another admin asked for, where `REQUIRE_APPROVAL` is set: it becomes `pending`."""
+    """Let a run begin that another admin asked for, where `REQUIRE_APPROVAL` is set: it becomes `pending`.
+
+    With the token of an admin: one that `briefly-admin token create` made has no owner, and approves nothing (403).
+    """
     return success(run_json(services().runs.approve(g.actor, run_id)))
 
 

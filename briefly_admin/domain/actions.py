@@ -63,13 +63,13 @@ class Allowed:
 
 def allowed_actions(
     state: RunState, role: Role, *, kind: RunKind = RunKind.MIGRATION, has_backup: bool = True, resumable: bool = True,
-    same_plan: bool = True, own: bool = False,
+    same_plan: bool = True, unapprovable: str = "",
 ) -> tuple[Allowed, ...]:  # fmt: skip
     """The actions of a state, in the order of their buttons.
 
     `has_backup`: an unexpired backup of the run is there; `resumable`: nothing else began since it stopped;
-    `same_plan`: the plan is the one that the run began with, or the run is not bound to it; `own`: whoever looks asked
-    for the run.
+    `same_plan`: the plan is the one that the run began with, or the run is not bound to it; `unapprovable`: why whoever
+    looks does not approve it, or ''.
     """
     listed = []
     for action in BY_STATE[state]:
@@ -77,18 +77,18 @@ def allowed_actions(
             continue
         if action is Action.ROLL_BACK and kind not in _WRITING:
             continue
-        why = _why_not(action, role, has_backup=has_backup, resumable=resumable, same_plan=same_plan, own=own)
+        why = _why_not(action, role, has_backup=has_backup, resumable=resumable, same_plan=same_plan)
+        if action is Action.APPROVE:
+            why = why or unapprovable
         listed.append(Allowed(action, allowed=not why, why_not=why))
     return tuple(listed)
 
 
-def _why_not(action: Action, role: Role, *, has_backup: bool, resumable: bool, same_plan: bool, own: bool) -> str:
+def _why_not(action: Action, role: Role, *, has_backup: bool, resumable: bool, same_plan: bool) -> str:
     permission = PERMISSION[action]
     if permission not in GRANTS[role]:
         needed = next(r for r in Role if permission in GRANTS[r])
         return f"This needs the role {needed}; yours is {role}."
-    if action is Action.APPROVE and own:
-        return "Another admin approves what you have asked for."
     if action is Action.ROLL_BACK and not has_backup:
         return "There is no backup of this run that can be restored."
     if action is Action.RESUME and not resumable:

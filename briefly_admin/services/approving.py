@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from briefly_admin.domain.config import RunConfig
-from briefly_admin.domain.errors import Refused
+from briefly_admin.domain.errors import NotAllowed, Refused
 from briefly_admin.domain.permissions import Actor
 from briefly_admin.domain.runs import EXCLUSIVE_KINDS, RunKind
 from briefly_admin.store.database import Row
@@ -52,6 +52,26 @@ def approved(row: Row[Any], actor: Actor, now: datetime) -> dict[str, Any]:
     if is_too_late(row, now):
         raise Refused(f"Run {row.number} waited too long for an approval.", remedy="Cancel it and start it again.")
     return {**found, "by": actor.name, "at": now.isoformat(), "until": (now + GOOD_FOR).isoformat()}
+
+
+def require_person(actor: Actor) -> None:
+    """Raises NotAllowed for a token without an owner: whoever holds two of them is still one person."""
+    if _is_nobody(actor):
+        raise NotAllowed(
+            f"Approving needs a person, and behind the {actor.name} there is none: the command line made it.",
+            remedy="Approve on the run's page, by the command, or with a token that you make under Me.",
+        )
+
+
+def unapprovable(row: Row[Any], actor: Actor) -> str:
+    """Why the actor does not approve the run, or ''; whatever its state."""
+    if _is_nobody(actor):
+        return "A token that the command line made approves nothing: there is no person behind it."
+    return "Another admin approves what you have asked for." if is_own(row, actor) else ""
+
+
+def _is_nobody(actor: Actor) -> bool:
+    return actor.via == "api" and actor.admin_id is None
 
 
 def is_own(row: Row[Any], actor: Actor) -> bool:

@@ -14,7 +14,7 @@ from briefly_admin.domain.permissions import Actor
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import BOUND_TO_PLAN, EXCLUSIVE_KINDS, LED, RunKind, RunState, phases
 from briefly_admin.plans import PLANS
-from briefly_admin.services.approving import APPROVAL, is_own
+from briefly_admin.services.approving import APPROVAL, unapprovable
 from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.services.rollback_result import previewed, rollback_result
 from briefly_admin.services.sentences import Facts, sentence
@@ -93,7 +93,7 @@ class Reader:
         actions = allowed_actions(
             state, actor.role, kind=kind, has_backup=restorable, resumable=resumable,
             same_plan=kind not in BOUND_TO_PLAN or plan is None or plan.fingerprint == row.plan_fingerprint,
-            own=is_own(row, actor),
+            unapprovable=unapprovable(row, actor),
         )  # fmt: skip
         undoable = restorable and state in _UNDOABLE and kind in {RunKind.MIGRATION, RunKind.ROLLBACK}
         facts = self._facts(row, around, progress, backup if restorable else None, resumable=resumable)

@@ -229,6 +229,7 @@ class RunService:
     def approve(self, actor: Actor, run_id: str) -> RunView:
         """Let a run begin that another admin has asked for. Raises NotAllowed, NotFound, Refused."""
         require(actor, Permission.APPROVE)
+        approving.require_person(actor)
         with self._database.begin() as connection:
             row = find_run(connection, run_id)
             waits = RunState(row.state) is _S.AWAITING_APPROVAL

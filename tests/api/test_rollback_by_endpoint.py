@@ -170,8 +170,13 @@ def test_another_admin_approves_and_nobody_else(
     tokens = services_of(strict).tokens
     path = "/api/v1/runs/1/approve"
 
-    def as_token(name: str) -> FlaskClient:
-        bearer, _ = tokens.create(SETUP, name=name, role="admin")
+    def as_token(name: str, *, of_nobody: bool = False) -> FlaskClient:
+        owner = SETUP
+        if not of_nobody:
+            email = f"{name}@example.com"
+            view = services_of(strict).admins.create(SETUP, email, "admin", PASSWORD)
+            owner = Actor(email, Role.ADMIN, "page", "", view.id)
+        bearer, _ = tokens.create(owner, name=name, role="admin")
         client = strict.test_client()
         client.environ_base |= {"HTTP_AUTHORIZATION": f"Bearer {bearer}"}
         return client
@@ -182,6 +187,12 @@ def test_another_admin_approves_and_nobody_else(
     assert begun.get_json()["data"]["status"] == "awaiting_approval"
     for role, status in (("viewer", 403), ("operator", 403), (NOBODY, 401)):
         assert as_role(strict, token_as, role).post(path).status_code == status, role
+    for nobody in (as_token("one", of_nobody=True), as_token("two", of_nobody=True)):
+        refused = nobody.post(path)
+        assert (refused.status_code, refused.get_json()["error"]) == (403, "not_allowed")
+        assert "Approving needs a person, and behind the token" in refused.get_json()["message"]
+        assert "token that you make under Me" in refused.get_json()["message"]
+        assert "approve" not in nobody.get("/api/v1/runs/1").get_json()["data"]["actions"]
     own = ana.post(path)
     assert (own.status_code, own.get_json()["error"]) == (409, "refused")
     told = bob.get("/api/v1/runs/1").get_json()["data"]
@@ -189,13 +200,13 @@ def test_another_admin_approves_and_nobody_else(
     assert told["sentence"].startswith("Waits until another admin approves it; asked by ")
     asked = told["approval"]
     assert (asked["kind"], asked["plan"], asked["backup"], asked["approved_by"]) == ("migration", "unified", None, None)
-    assert asked["asked_by"].endswith("token ana")
+    assert asked["asked_by"] == "ana@example.com (token ana)"
     assert "askers" not in str(told)
     assert "approve" not in ana.get("/api/v1/runs/1").get_json()["data"]["actions"]
     approved = bob.post(path)
     assert (approved.status_code, approved.get_json()["data"]["status"]) == (200, "pending")
     asked = approved.get_json()["data"]["approval"]
-    assert asked["approved_by"].endswith("token bob")
+    assert asked["approved_by"] == "bob@example.com (token bob)"
     assert asked["approved_at"] < asked["good_until"]
     for state in RunState:
         if state is not RunState.AWAITING_APPROVAL:

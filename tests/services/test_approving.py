@@ -138,3 +138,30 @@ def test_a_run_of_before_asks_when_it_goes_on(stage: Stage, careful: Stage) -> N
 
     stage.lead(run, paused)
     assert careful.services.runs.resume(careful.ana, run.id).state is RunState.AWAITING_APPROVAL
+
+
+def test_a_token_without_a_person_approves_nothing_and_one_with_a_person_is_that_person(careful: Stage) -> None:
+    tokens = careful.services.tokens
+    machine = Actor("cli:root", Role.ADMIN, "cli")
+
+    def by_token(owner: Actor, name: str) -> Actor:
+        found = tokens.resolve(tokens.create(owner, name=name, role="admin")[0], "127.0.0.1")
+        assert found is not None
+        return found
+
+    first, second = by_token(machine, "first"), by_token(machine, "second")
+    run = careful.services.runs.start(first, RunKind.MIGRATION)
+    with pytest.raises(NotAllowed, match="behind the token second there is none") as raised:
+        careful.services.runs.approve(second, run.id)
+    assert "under Me" in raised.value.remedy
+    assert careful.state(run) is RunState.AWAITING_APPROVAL
+    shown = careful.services.runs.get(second, run.id).actions
+    [offered] = [each for each in shown if each.action is Action.APPROVE]
+    assert (offered.allowed, offered.why_not) == (
+        False, "A token that the command line made approves nothing: there is no person behind it.",
+    )  # fmt: skip
+    assert careful.services.runs.approve(by_token(careful.ana, "hers"), run.id).state is RunState.PENDING
+    careful.services.runs.cancel(careful.ana, run.id)
+    own = careful.services.runs.start(careful.ana, RunKind.MIGRATION)
+    with pytest.raises(Refused, match="another admin"):
+        careful.services.runs.approve(by_token(careful.ana, "another"), own.id)
