@@ -6,7 +6,7 @@ An older version's preview lacks parts: what it lacks is left out, and `exact` a
 import hashlib
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final
@@ -24,10 +24,13 @@ LONGEST: Final = 200
 """Characters of a value in a sample, as the engine cuts it: one of just so many may have been longer."""
 _SAMPLED: Final = {"edited": 20, "migrated": 5, "created": 5, "deleted": 5}
 """Class → rows of a table on the page, at most; those that can be settled stand first."""
+_STATES: Final = {"created": ("now",), "deleted": ("before", "migrated")}
 _ROOM: Final = 100_000
 """Bytes of HTML that all samples of a page may take, about."""
-_BYTES_A_ROW: Final = 900
-_BYTES_A_COLUMN: Final = 900
+_BYTES_A_ROW: Final = {"edited": 1_000}
+"""Class → what a row takes beside its columns; the edited ones bring fields."""
+_BYTES_A_COLUMN: Final = {"edited": 900}
+_BYTES_ELSE: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,11 @@ class SampleGroup:
     left: str
     keyed: bool
     """Whether the rows have keys that may be shown; those without cannot be settled one by one."""
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Of "before", "migrated" and "now" those in which its rows were there."""
+        return _STATES.get(self.kind, ("before", "migrated", "now"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +251,7 @@ def _group(table: str, kind: str, shown: Sequence[Sample], listed: int, rows: in
     left = ""
     keyed = all(sample.key for sample in shown)
     if rows > len(shown):
-        left = f"{len(shown):,} of {rows:,} rows are shown."
+        left = f"{len(shown):,} of {rows:,} rows are shown." if shown else "The page has no room for any of them."
         if kind == "edited":
             left += " The others go by the rule"
             left += (
@@ -258,24 +266,41 @@ def _group(table: str, kind: str, shown: Sequence[Sample], listed: int, rows: in
 
 
 def _fitting(listed: Mapping[tuple[str, str], Sequence[Sample]]) -> dict[tuple[str, str], list[Sample]]:
-    """As many as the page has room for: a row of each table in turn, the edited ones first; always the same ones."""
+    """As many as the page has room for, always the same ones: first one of each group, then row by row of each table
+    in turn, the edited ones before all others.
+    """
     room = _ROOM
     shown: dict[tuple[str, str], list[Sample]] = {place: [] for place in listed}
-    for kind, most in _SAMPLED.items():
-        of_kind = [(place, samples[:most]) for place, samples in listed.items() if place[1] == kind]
-        for row in zip_longest(*(samples for _, samples in of_kind)):
-            for (place, _), sample in zip(of_kind, row, strict=True):
-                if sample is not None and _weight(sample) <= room:
-                    room -= _weight(sample)
-                    shown[place].append(sample)
+    for place, sample in (*_firsts(listed), *_others(listed)):
+        weight = _weight(sample, place[1])
+        if weight <= room:
+            room -= weight
+            shown[place].append(sample)
     return shown
 
 
-def _weight(sample: Sample) -> int:
+_Placed = Iterator[tuple[tuple[str, str], Sample]]
+
+
+def _firsts(listed: Mapping[tuple[str, str], Sequence[Sample]]) -> _Placed:
+    for kind in _SAMPLED:
+        yield from ((place, samples[0]) for place, samples in listed.items() if place[1] == kind and samples)
+
+
+def _others(listed: Mapping[tuple[str, str], Sequence[Sample]]) -> _Placed:
+    for kind, most in _SAMPLED.items():
+        of_kind = [(place, samples[1:most]) for place, samples in listed.items() if place[1] == kind]
+        for row in zip_longest(*(samples for _, samples in of_kind)):
+            yield from ((place, sample) for (place, _), sample in zip(of_kind, row, strict=True) if sample is not None)
+
+
+def _weight(sample: Sample, kind: str) -> int:
     values = [value.text for column in sample.columns for value in (column.before, column.migrated, column.now)]
-    values += [column.raw or "" for column in sample.columns]
+    if kind == "edited":
+        values += [column.raw or "" for column in sample.columns]
     texts = sum(len(html.escape(text).encode()) for text in (*values, sample.title))
-    return _BYTES_A_ROW + _BYTES_A_COLUMN * len(sample.columns) + texts
+    columns = _BYTES_A_COLUMN.get(kind, _BYTES_ELSE) * len(sample.columns)
+    return _BYTES_A_ROW.get(kind, _BYTES_ELSE) + columns + texts
 
 
 def _sample(table: str, number: int, item: Mapping[str, Any]) -> Sample:

@@ -17,7 +17,7 @@ from briefly_admin.web.formats import about
 from briefly_admin.web.identity import services
 from briefly_admin.web.paths import page_path
 from briefly_admin.web.preview_view import Counted, counted_of
-from briefly_admin.web.rollback_forms import ConfirmForm, confirm_form
+from briefly_admin.web.rollback_forms import ConfirmForm, PreviewForm, confirm_form, preview_form
 
 blueprint: Final = Blueprint("rollback", __name__)
 _WRITTEN_A_SECOND: Final = 10_000
@@ -43,6 +43,8 @@ class PreviewPart:
     """Once it is done."""
     writers: str
     """For about how long others wait."""
+    part: str
+    """Which tables alone were counted, or ''."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,18 @@ class RollbackPage:
     database: str
     preview: PreviewPart | None
     poll_url: str
+    chooser: PreviewForm
+    """The tables to be counted, or counted anew."""
+    before: RunView | None = None
+    """An earlier rollback of this backup, whose wishes the form begins with."""
     refusal: Refusal | None = None
 
 
 @blueprint.get("/backups/<name>/rollback")
 @requires(Permission.ROLL_BACK)
 def show(name: str) -> ResponseReturnValue:
-    """The confirmation; `?preview=` names the run that counted what would happen."""
-    page = _page(services().backups.get(g.actor, name), request.args.get("preview", ""))
+    """The confirmation; `?preview=` names the run that counted, `?again=` a rollback whose wishes are kept."""
+    page = _asked_page(name)
     code = 409 if page.backup.why_not else 200
     return render_template("backups/rollback.html", page=page, form=_form(page)), code
 
@@ -80,7 +86,7 @@ def show(name: str) -> ResponseReturnValue:
 @polled
 def progress(name: str) -> ResponseReturnValue:
     """The part of the page that changes while the preview counts."""
-    page = _page(services().backups.get(g.actor, name), request.args.get("preview", ""))
+    page = _asked_page(name)
     return render_template("backups/_rollback.html", page=page, form=_form(page))
 
 
@@ -88,13 +94,20 @@ def progress(name: str) -> ResponseReturnValue:
 @requires(Permission.PREVIEW)
 def preview(name: str) -> ResponseReturnValue:
     """Begin to count; who may not roll back reads the counts on the run's page."""
+    view, again = services().backups.get(g.actor, name), request.form.get("again", "")
+    chooser = preview_form(_names(view), (), request.form)
+    if not chooser.validate():
+        if not g.actor.may(Permission.ROLL_BACK):
+            raise InvalidRequest("Choose at least one table, and only tables of the backup.")
+        page = replace(_page(view, "", again), chooser=chooser)
+        return render_template("backups/rollback.html", page=page, form=_form(page)), 400
     try:
-        run = services().runs.preview(g.actor, name)
+        run = services().runs.preview(g.actor, name, tables=chooser.wanted())
     except (BackupError, Refused, Unavailable) as error:
-        return _refused(services().backups.get(g.actor, name), error)
+        return _refused(replace(_page(view, "", again), chooser=chooser), error)
     if not g.actor.may(Permission.ROLL_BACK):
         return redirect(_run_url(run.number), 303)
-    return redirect(url_for(".show", name=name, preview=run.number), 303)
+    return redirect(url_for(".show", name=name, preview=run.number, again=again or None), 303)
 
 
 @blueprint.post("/backups/<name>/rollback")
@@ -102,7 +115,7 @@ def preview(name: str) -> ResponseReturnValue:
 def start(name: str) -> ResponseReturnValue:
     """Begin the rollback if all is confirmed; else say beside each field what is missing."""
     view = services().backups.get(g.actor, name)
-    page = _page(view, request.form.get("preview_id", ""))
+    page = _page(view, request.form.get("preview_id", ""), request.form.get("again", ""))
     form = _form(page, request.form)
     if not form.validate():
         return render_template("backups/rollback.html", page=page, form=form), 400
@@ -113,35 +126,49 @@ def start(name: str) -> ResponseReturnValue:
     return redirect(_run_url(run.number), 303)
 
 
-def _page(view: BackupView, preview: str) -> RollbackPage:
-    found = _preview_of(view, preview)
+def _asked_page(name: str) -> RollbackPage:
+    view = services().backups.get(g.actor, name)
+    return _page(view, request.args.get("preview", ""), request.args.get("again", ""))
+
+
+def _page(view: BackupView, preview: str, again: str) -> RollbackPage:
+    found, before = _run_of(view, preview, RunKind.PREVIEW), _run_of(view, again, RunKind.ROLLBACK)
+    last = found or before
+    kept = before.number if before else None
     host, _, database = (found.target_title if found else view.target_title).partition("/")
     return RollbackPage(
         backup=part(view, g.actor, datetime.now(UTC)), host=host, database=database,
         preview=_preview_part(found, view) if found else None,
-        poll_url=url_for("rollback.progress", name=view.name, preview=preview) if found and found.live else "",
+        poll_url=url_for("rollback.progress", name=view.name, preview=preview, again=kept) if found and found.live
+        else "",
+        chooser=preview_form(_names(view), (last and last.options.get("tables")) or _names(view)), before=before,
     )  # fmt: skip
 
 
-def _preview_of(view: BackupView, reference: str) -> RunView | None:
-    """The preview run, if it is one of this backup."""
+def _names(view: BackupView) -> list[str]:
+    return [str(table["table"]) for table in view.tables]
+
+
+def _run_of(view: BackupView, reference: str, kind: RunKind) -> RunView | None:
+    """The run, if it is one of this kind and of this backup."""
     if not reference:
         return None
     try:
         run = services().runs.get(g.actor, reference)
     except NotFound:
         return None
-    return run if run.kind is RunKind.PREVIEW and run.options.get("backup_id") == view.id else None
+    return run if run.kind is kind and run.options.get("backup_id") == view.id else None
 
 
 def _preview_part(run: RunView, view: BackupView) -> PreviewPart:
     done = run.state is RunState.COMPLETED
-    order = [str(table["table"]) for table in view.tables]
-    counted = counted_of((run.report or {}).get("preview", {}), order) if done else None
+    names, chosen = _names(view), run.options.get("tables")
+    counted = counted_of((run.report or {}).get("preview", {}), names) if done else None
     return PreviewPart(
         id=run.id, number=run.number, url=_run_url(run.number), live=run.live, done=done,
         failed=not done and not run.live, sentence=run.sentence, error=run.error, remedy=run.remedy,
         counted_at=run.completed_at, counted=counted, writers=_writers(counted) if counted else "",
+        part=f"{', '.join(chosen)} alone: {len(chosen):,} of the backup’s {len(names):,} tables" if chosen else "",
     )  # fmt: skip
 
 
@@ -160,13 +187,16 @@ def _form(page: RollbackPage, data: Any = None) -> ConfirmForm:
     counted = page.preview.counted if page.preview else None
     names = counted.names if counted else [table.name for table in page.backup.tables]
     preview_id = page.preview.id if page.preview and counted else ""
-    return confirm_form(data, counted=counted, tables=names, database=page.database, preview_id=preview_id)
+    return confirm_form(
+        data, counted=counted, tables=names, database=page.database, preview_id=preview_id,
+        before=page.before.options if page.before else None,
+    )  # fmt: skip
 
 
-def _refused(view: BackupView, error: BrieflyError) -> ResponseReturnValue:
+def _refused(asked: RollbackPage, error: BrieflyError) -> ResponseReturnValue:
     if not g.actor.may(Permission.ROLL_BACK):
         raise error
-    page = _with(_page(view, ""), error)
+    page = _with(asked, error)
     return render_template("backups/rollback.html", page=page, form=_form(page)), error.http_status
 
 

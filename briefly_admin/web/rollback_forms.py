@@ -1,4 +1,4 @@
-"""The confirmation of a rollback: mode, rules, edited rows one by one, tables, reason, and two typed words."""
+"""What a rollback is asked by: tables to be counted, then mode, rules, edited rows one by one, reason, two words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -31,12 +31,38 @@ MODE_NOTES: Final = {
 }
 _NOTHING: Final = "Nothing was rolled back."
 _LONGEST_VALUE: Final = 10_000
+_LINE: Final = 24
+"""Characters of a line in a narrow box."""
+_MOST_LINES: Final = 10
 _BY_RULE: Final = ""
 _HOWS: Final = (
     (_BY_RULE, "As the rule says"), ("keep", "Keep it as it is now"), ("restore", "Restore it"), ("edit", "Edit it"),
 )  # fmt: skip
 _EDIT: Final = _HOWS[-1]
 _WHOLE: Final = f"Must be a whole number from 0 to {MOST_ALLOWANCE:,}."
+
+
+class PreviewForm(Form):
+    """The tables to be counted: all, unless some were unticked. A button alone, which offers no choice, means all."""
+
+    offered = HiddenField("Tables were offered")
+    look_at = SelectMultipleField("Tables to look at", validate_choice=True)
+
+    def validate_look_at(self, field: SelectMultipleField) -> None:
+        """At least one, where they were offered."""
+        if self.offered.data and not field.data:
+            raise ValidationError("Choose at least one table.")
+
+    def wanted(self) -> list[str] | None:
+        """None for all of them."""
+        return list(self.look_at.data or ()) if self.offered.data else None
+
+
+def preview_form(tables: Sequence[str], chosen: Sequence[str], data: Any = None) -> PreviewForm:
+    """The form over the backup's tables, with those ticked that are `chosen`."""
+    form = PreviewForm(data, data={"look_at": list(chosen)})
+    form.look_at.choices = [SelectChoice(name, name) for name in tables]
+    return form
 
 
 class ConfirmForm(Form):
@@ -211,18 +237,51 @@ class ConfirmForm(Form):
 
 
 def confirm_form(
-    data: Any = None, *, counted: Counted | None, tables: Sequence[str], database: str, preview_id: str
-) -> ConfirmForm:
-    """The form for what was counted, with fields for each edited row that the page shows."""
+    data: Any = None, *, counted: Counted | None, tables: Sequence[str], database: str, preview_id: str,
+    before: Mapping[str, Any] | None = None,
+) -> ConfirmForm:  # fmt: skip
+    """The form for what was counted, with fields for each edited row that the page shows.
+
+    `before`: the options of an earlier rollback of this backup, which it begins with; the words are typed anew.
+    """
     fields: dict[str, Any] = {}
     for sample in counted.settleable if counted else ():
         fields |= _row(sample)
     bound = type("ConfirmForm", (ConfirmForm,), fields)
-    mode = EXACT if counted and counted.keep_why_not else None
+    start = {"tables": list(tables), "preview_id": preview_id, "mode": None} | _begun(before or {}, counted, tables)
+    if counted and counted.keep_why_not:
+        start["mode"] = EXACT
     # `bind` gives the choices, which are looked at only when something is validated or printed.
-    form: ConfirmForm = bound(data, data={"tables": list(tables), "preview_id": preview_id, "mode": mode})
+    form: ConfirmForm = bound(data, data=start)
     form.bind(counted, tables, database, preview_id)
     return form
+
+
+def _begun(before: Mapping[str, Any], counted: Counted | None, tables: Sequence[str]) -> dict[str, Any]:
+    """Field → what it begins with, as an earlier rollback was asked."""
+    if not before or counted is None:
+        return {}
+    chosen = before.get("tables")
+    begun: dict[str, Any] = {
+        name: before[name] for name in ("mode", "allow", "allowance", "reason") if before.get(name)
+    }
+    begun |= {
+        name: how for name, how in (before.get("rules") or {}).items() if name in ("edited", "created", "deleted")
+    }
+    begun["tables"] = [name for name in tables if chosen is None or name in chosen]
+    settled = {
+        (table, tuple(row["key"])): row for table, rows in (before.get("settled") or {}).items() for row in rows
+    }  # fmt: skip
+    for sample in counted.settleable:
+        row = settled.get((sample.table, sample.key))
+        if row is None:
+            continue
+        begun[f"how_{sample.name}"] = row["how"]
+        values = row.get("values") or {}
+        for text, null, column in _names(sample):
+            if column.name in values:
+                begun |= {text: values[column.name] or "", null: values[column.name] is None}
+    return begun
 
 
 def _row(sample: Sample) -> dict[str, Any]:
@@ -230,14 +289,21 @@ def _row(sample: Sample) -> dict[str, Any]:
     choices = [SelectChoice(*each) for each in _HOWS if _names(sample) or each != _EDIT]
     fields: dict[str, Any] = {
         f"how_{sample.name}": SelectField(
-            f"{sample.table} {sample.title}", choices=choices, default=_BY_RULE, render_kw=mine
+            f"What becomes of {sample.table} {sample.title}", choices=choices, default=_BY_RULE, render_kw=mine
         )
     }
     for text, null, column in _names(sample):
         limit = Length(max=_LONGEST_VALUE)
-        fields[text] = TextAreaField(column.name, [limit], default=column.raw or "", render_kw=mine | {"rows": 1})
+        fields[text] = TextAreaField(
+            column.name, [limit], default=column.raw or "", render_kw=mine | {"rows": _rows(column.raw)}
+        )
         fields[null] = BooleanField(f"{column.name} is NULL", default=column.raw is None, render_kw=mine)
     return fields
+
+
+def _rows(value: str | None) -> int:
+    """Lines of a box that shows the whole of what may be edited."""
+    return sum(1 + len(line) // _LINE for line in (value or "").split("\n")[:_MOST_LINES]) if value else 1
 
 
 def _names(sample: Sample) -> list[tuple[str, str, SampleColumn]]:

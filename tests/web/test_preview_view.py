@@ -93,7 +93,8 @@ def test_null_empty_text_no_row_and_secrets_are_told_apart() -> None:
     page = html_of(counted)
     assert not [e for e in page.all if "s3cret" in e.text or "s3cret" in "".join(map(str, e.attributes.values()))]
     cells = [cell.text for cell in page.every("td", data_label="Now")]
-    assert cells == ["pro", "hidden", "hidden", "x", "no row"]
+    assert cells == ["pro", "hidden", "hidden", "x"], "where a row is gone, no column stands for it"
+    assert [cell.text for cell in page.every("td", data_label="Before")] == ["NULL", "hidden", "hidden", "x"]
 
 
 def test_names_and_values_of_tenants_stay_text() -> None:
@@ -140,6 +141,7 @@ def test_the_page_never_grows_beyond_its_room_and_says_what_it_leaves_out() -> N
     assert len(strict_environment().from_string('{% include "backups/_counted.html" %}').render(
         counted=counted_of(huge), settle=None
     ).encode()) < 150_000  # fmt: skip
+    assert "no room for any" in " ".join(group.left for group in counted_of(huge).groups)
     slim = preview(
         classes={"users": CLASSES | {"edited": 5000}}, samples={"users": [edited(str(n)) for n in range(100)]}
     )
@@ -148,6 +150,15 @@ def test_the_page_never_grows_beyond_its_room_and_says_what_it_leaves_out() -> N
     assert group.left.startswith("20 of 5,000 rows are shown. The others go by the rule; 100 are named in the preview")
     assert counted_of(slim).settleable == counted_of(slim).settleable
     assert len({sample.name for sample in counted_of(huge).settleable}) == len(counted_of(huge).settleable)
+
+
+def test_edited_rows_do_not_crowd_out_the_others() -> None:
+    broad = [column(f"column_{n}", "a" * 100, "b" * 100, "c" * 100) for n in range(10)]
+    rows = [edited(str(n), columns=broad) for n in range(20)]
+    rows += [{"class": kind, "key": [kind], "columns": broad} for kind in ("migrated", "created", "deleted")]
+    found = {group.kind: len(group.samples) for group in counted_of(preview(samples={"users": rows})).groups}
+    assert 1 < found.pop("edited") < 20
+    assert found == {"migrated": 1, "created": 1, "deleted": 1}
 
 
 def test_consequences_follow_from_the_tables_that_lose_rows() -> None:

@@ -109,7 +109,9 @@ def test_the_whole_way(
     poll = look(browser, part.attributes["hx-get"] or "")
     assert "hx-get" not in poll.one("div", id="rollback").attributes
     page = look(browser, f"/backups/{backup.name}/rollback?preview={run.number}")
-    counts = {row.text.split()[0]: " ".join(row.text.split()[1:]) for row in page.every("tr")[1:]}
+    shown = page.one("div", id="counts")
+    rows = [row.text.split() for row in page.every("tr") if shown in row.ancestors]
+    counts = {words[0]: " ".join(words[1:]) for words in rows}
     assert f"{len(before) - changed} stay as they are" in counts["users"]
     assert f"{changed} restored" in counts["users"]
     assert "brought back" in counts["user_settings"]
@@ -166,6 +168,39 @@ def test_some_tables_alone(app: Flask, client_as: ClientAs, backup: BackupView, 
     send(browser, f"/backups/{backup.name}/rollback", form=right | {"tables": ["users", "user_settings"]})
     (rollback,) = rollbacks(app)
     assert rollback.options["tables"] == ["users", "user_settings"]
+
+
+def test_some_tables_are_counted_alone_and_no_others_confirmed(
+    app: Flask, client_as: ClientAs, backup: BackupView, database: str
+) -> None:
+    browser, at = client_as("admin"), f"/backups/{backup.name}"
+    page = look(browser, f"{at}/rollback")
+    boxes = page.every("input", type="checkbox", name="look_at")
+    assert len(boxes) == 8
+    assert all("checked" in box.attributes for box in boxes)
+    for wrong in ([], ["pg_authid"], [HOSTILE], ["users", "app.logs"]):
+        bad = send(browser, f"{at}/preview", 400, form={"offered": "1", "look_at": wrong})
+        assert bad.one("div", id="look_at-errors"), wrong
+        assert bad.one("a", href="#look_at")
+    assert "Choose at least one table" in send(browser, f"{at}/preview", 400, form={"offered": "1"}).one("main").text
+
+    chosen = ["users", "user_settings"]
+    send(browser, f"{at}/preview", form={"offered": "1", "look_at": chosen})
+    (run,) = services_of(app).runs.list(SETUP, kind=RunKind.PREVIEW)
+    assert run.options["tables"] == chosen
+    lead(app, run.id)
+    page = look(browser, f"{at}/rollback?preview={run.number}")
+    assert "users, user_settings alone: 2 of the backup’s 8 tables" in page.one("p", id="part").text
+    right = filled(page, database)
+    assert right["tables"] == chosen
+    boxes = page.every("input", type="checkbox", name="look_at")
+    ticked = [box.attributes["value"] for box in boxes if "checked" in box.attributes]
+    assert ticked == chosen, "those that were counted are offered to be counted again"
+    send(browser, f"{at}/rollback", 400, form=right | {"tables": [*chosen, "conversations"]})
+    assert rollbacks(app) == ()
+    send(browser, f"{at}/rollback", form=right | {"allow": []})
+    (rollback,) = rollbacks(app)
+    assert rollback.options["tables"] == chosen
 
 
 def test_a_second_rollback_is_told_which_run_holds_the_target(
