@@ -49,14 +49,22 @@ def _verify(context: RunContext) -> dict[str, Any]:
         done = restore.restored(connection, context.run_id) or context.journal.finished_phases().get(Phase.RESTORE)
         if done is None:
             raise RunFailed("Nothing was restored, so there is nothing to verify.", remedy="Start the rollback again.")
-        _analyze(context, connection, done["digests"])
+        _analyze(context, connection, _written(done))
         scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
         reuse.drop_lent(context, connection)
     return {"verified": True, "digests": done["digests"]}
 
 
+def _written(done: Mapping[str, Any]) -> set[str]:
+    """The tables of which any row was written."""
+    counts = done["tables"].items()
+    return {name for name, count in counts if any(n for what, n in count.items() if what != "same")} | {
+        name for name, recomputed in done["recomputed"].items() if recomputed
+    }
+
+
 def _analyze(context: RunContext, connection: Connection, tables: Collection[str]) -> None:
-    """Statistics of what was restored, so that nothing is planned for the rows that were there before."""
+    """Statistics of what was written, so that nothing is planned for the rows that were there before."""
     for table in context.plan.tables:
         if table.name in tables:
             try:

@@ -59,8 +59,8 @@ class Seen:
     def to_json(self) -> dict[str, Any]:
         """As the scratch schema has it."""
         return {
-            "identity": self.identity, "relation": self.relation, "horizon": self.horizon, "counts": self.counts.to_json(),
-            "columns": list(self.columns), "rest": self.rest and str(self.rest),
+            "identity": self.identity, "relation": self.relation, "horizon": self.horizon,
+            "counts": self.counts.to_json(), "columns": list(self.columns), "rest": self.rest and str(self.rest),
         }  # fmt: skip
 
     @classmethod
