@@ -7,10 +7,11 @@ transaction is exact, whatever the constraint, and checks every row anew; it cos
 so it is the second try.
 
 What cannot be dropped (a view or a function depends on it, an outside table of somebody else refers to it) stays, and
-is named; only where the rows do need it out of the way does the rollback end with `told`.
+so does what has to act: a foreign key that is away cascades nothing. It is named; only where the rows do need it out of
+the way does the rollback end with `told`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,6 +44,7 @@ class _Loosening:
 
     connection: Connection
     say: Callable[[str], None]
+    acting: Collection[tuple[str, str]]
     others: list[sql.Composed] = field(default_factory=list)
     keys: list[sql.Composed] = field(default_factory=list)
 
@@ -66,14 +68,16 @@ def loosen(
     differences: Sequence[Difference],
     *,
     keep: bool = False,
+    acting: Collection[tuple[str, str]] = (),
     say: Callable[[str], None] = say_nothing,
 ) -> list[sql.Composed]:
     """Take them away; the statements that put them back as they were, in the order to run them.
 
     `keep`: the rows are not to be those of one moment, so that a foreign key that was never validated is not dropped
-    but deferred: no row that is written may break it. `say` is told what could not step aside, and why.
+    but deferred: no row that is written may break it. `acting`: (table, constraint), as `outside.acting` names them, of
+    foreign keys whose actions are to touch rows of other tables. `say` is told what could not step aside, and why.
     """
-    loosening = _Loosening(connection, say)
+    loosening = _Loosening(connection, say, acting)
     tables = [found.pair.current.oid for found in differences]
     away: set[int] = set()
     # Foreign keys first: they depend on the unique indexes of their parents.
@@ -132,6 +136,10 @@ def _indexes(loosening: _Loosening, found: Difference, keys: Sequence[Key]) -> N
         holding = [key for key in keys if key.index == index.oid]
         if any(not key.validated and key.enforced and key.inner for key in holding):
             loosening.say(f"{index.name} does not step aside: a foreign key that is not valid stands on it.")
+            continue
+        if busy := [key for key in holding if (f"{key.schema}.{key.table}", key.name) in loosening.acting]:
+            names = ", ".join(f"{key.name} of {key.table}" for key in busy)
+            loosening.say(f"{index.name} does not step aside: rows go or change by what stands on it ({names}).")
             continue
         loosening.away(*map(asides.key, holding), asides.index(table, index))
 

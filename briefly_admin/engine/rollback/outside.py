@@ -98,6 +98,11 @@ def agreed(context: RunContext, entries: Sequence[Mapping[str, Any]]) -> dict[st
     return touched
 
 
+def acting(entries: Sequence[Mapping[str, Any]]) -> frozenset[tuple[str, str]]:
+    """("schema.table", constraint) of the foreign keys that will touch rows: they have to be there when it is done."""
+    return frozenset((entry["table"], entry["constraint"]) for entry in entries if not entry["blocks"])
+
+
 def _entries(cascades: Cascades) -> list[Entry]:
     if cascades.reached is None:
         return []

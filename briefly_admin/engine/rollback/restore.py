@@ -1,6 +1,6 @@
 """The restore: one transaction that makes the tables what the backup says, proves it, and then commits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
@@ -207,7 +207,7 @@ class _Restore:
         entries = outside.consequences(connection, writes, lock=True)
         touched = outside.agreed(context, entries)
         laps.end("compare")
-        self._write(writes, keep)
+        self._write(writes, keep, outside.acting(entries))
         laps.end("write")
         changes.complete(context, connection, self._chosen)
         changes.revert(context, connection, late)
@@ -264,10 +264,12 @@ class _Restore:
             self._context.journal.log("info", f"{pair.name} has moved: it is compared again.", Phase.RESTORE)
         return difference.find(self._connection, pair)
 
-    def _write(self, found: Sequence[Difference], keep: Keep | None) -> None:
+    def _write(
+        self, found: Sequence[Difference], keep: Keep | None, acting: Collection[tuple[str, str]]
+    ) -> None:  # fmt: skip
         connection = self._connection
         with writing.triggers_off(connection, [each.pair for each in found]):
-            back = self._loosen(found) if self._loosened else []
+            back = self._loosen(found, acting) if self._loosened else []
             connection.execute("SET CONSTRAINTS ALL DEFERRED")
             for step, order in ((writing.delete, found[::-1]), (writing.insert, found), (writing.update, found)):
                 for each in order:
@@ -284,10 +286,10 @@ class _Restore:
         )
         self._context.report(Progress(Phase.RESTORE.value, progress))
 
-    def _loosen(self, found: Sequence[Difference]) -> list[sql.Composed]:
+    def _loosen(self, found: Sequence[Difference], acting: Collection[tuple[str, str]]) -> list[sql.Composed]:
         context = self._context
         return loosen.loosen(
-            self._connection, found, keep=keeping.is_keep(context),
+            self._connection, found, keep=keeping.is_keep(context), acting=acting,
             say=lambda text: context.journal.log("warning", text, Phase.RESTORE),
         )  # fmt: skip
 
