@@ -41,7 +41,7 @@ def post(body: Mapping[str, Any]) -> Response:
     """Validate, run, or tell the status.
 
     A validation that takes longer than 20 s answers 202 with `"valid": null` and a Location that answers 200 once it
-    is done. A repeated request with the same Idempotency-Key starts one run.
+    is done. A repeated request with the same Idempotency-Key starts one run; another request with it is refused (409).
     """
     if body["action"] == "status":
         return _list(None)

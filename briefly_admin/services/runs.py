@@ -18,7 +18,7 @@ from briefly_admin.store import runs
 from briefly_admin.store.database import Row
 
 _LEVELS: Final = ("L0", "L1")
-_OF_A_BACKUP: Final = frozenset({RunKind.VERIFICATION, RunKind.DRILL, RunKind.ROLLBACK})
+_OF_A_BACKUP: Final = frozenset({RunKind.VERIFICATION, RunKind.DRILL, RunKind.PREVIEW, RunKind.ROLLBACK})
 """Each has a method of its own."""
 
 
@@ -38,13 +38,13 @@ class RunService(Steering):
 
         Raises NotAllowed, InvalidRequest (field by field), Busy (naming the other run), Refused, Unavailable.
         """
-        asked = dict(options or {})
-        if kind is RunKind.PREVIEW:
-            return self.preview(actor, str(asked.pop("backup", "")), idempotency_key=idempotency_key)
-        if kind in _OF_A_BACKUP or asked:
+        if kind is RunKind.PREVIEW and set(options or {}) == {"backup"}:
+            return self.preview(actor, str((options or {})["backup"]), idempotency_key=idempotency_key)
+        if kind in _OF_A_BACKUP or options:
             text = f"A {kind} is not started so: it needs a backup, or takes no options."
             raise InvalidRequest(text, details={"kind": [text]})
-        request = Request(kind=kind, config=config or {}, idempotency_key=idempotency_key)
+        wanted = dict(config or {})
+        request = Request(kind=kind, config=wanted, idempotency_key=idempotency_key, asked=wanted)
         return self._view(self._starter.start(actor, request), actor)
 
     def rollback(
@@ -73,7 +73,7 @@ class RunService(Steering):
             settled=settled or {}, allow=tuple(allow), allowance=allowance,
         )  # fmt: skip
         restoring.check_form(wish, confirm=confirm)
-        repeated = self._starter.repeated(RunKind.ROLLBACK, idempotency_key)
+        repeated = self._starter.repeated(RunKind.ROLLBACK, idempotency_key, wish)
         if repeated is not None:
             return self._view(repeated, actor)
         with self._database.begin() as connection:
@@ -81,7 +81,7 @@ class RunService(Steering):
         if wish.allow:
             options |= self._touched(wish.allow)
         request = Request(
-            kind=RunKind.ROLLBACK, options=options, target_id=target_id, idempotency_key=idempotency_key
+            kind=RunKind.ROLLBACK, options=options, target_id=target_id, idempotency_key=idempotency_key, asked=wish
         )  # fmt: skip
         return self._view(self._starter.start(actor, request), actor)
 
@@ -101,10 +101,15 @@ class RunService(Steering):
     ) -> RunView:
         """Begin to count what restoring the backup, or some of its tables, would do. Raises as `rollback`."""
         require(actor, Permission.PREVIEW)
+        wish = restoring.Wish(backup=backup, tables=tables)
+        repeated = self._starter.repeated(RunKind.PREVIEW, idempotency_key, wish)
+        if repeated is not None:
+            return self._view(repeated, actor)
         with self._database.begin() as connection:
-            wish = restoring.Wish(backup=backup, tables=tables)
             options, target_id = restoring.options_of(connection, wish, self._servers.plan, self._now())
-        request = Request(kind=RunKind.PREVIEW, options=options, target_id=target_id, idempotency_key=idempotency_key)
+        request = Request(
+            kind=RunKind.PREVIEW, options=options, target_id=target_id, idempotency_key=idempotency_key, asked=wish
+        )  # fmt: skip
         return self._view(self._starter.start(actor, request), actor)
 
     def back_up(self, actor: Actor, *, beyond: Sequence[str] = (), idempotency_key: str | None = None) -> RunView:
@@ -117,7 +122,7 @@ class RunService(Steering):
         if beyond:
             with self._servers.target.session() as connection:
                 options["beyond"] = checked(connection, self._servers.plan, beyond)
-        request = Request(kind=RunKind.BACKUP, options=options, idempotency_key=idempotency_key)
+        request = Request(kind=RunKind.BACKUP, options=options, idempotency_key=idempotency_key, asked=list(beyond))
         return self._view(self._starter.start(actor, request), actor)
 
     def verify_backup(
@@ -130,14 +135,15 @@ class RunService(Steering):
         if level not in _LEVELS:
             text = f"Must be one of: {', '.join(_LEVELS)}."
             raise InvalidRequest(f"There is no level '{level}'.", details={"level": [text]})
-        repeated = self._starter.repeated(RunKind.VERIFICATION, idempotency_key)
+        asked = [reference, level]
+        repeated = self._starter.repeated(RunKind.VERIFICATION, idempotency_key, asked)
         if repeated is not None:
             return self._view(repeated, actor)
         backup = self._kept(reference, RunKind.VERIFICATION)
         options = {"backup_id": str(backup.id), "backup_name": backup.name, "level": level}
         place = (backup.target_id, backup.target_title)
         request = Request(
-            kind=RunKind.VERIFICATION, options=options, place=place, idempotency_key=idempotency_key
+            kind=RunKind.VERIFICATION, options=options, place=place, idempotency_key=idempotency_key, asked=asked
         )  # fmt: skip
         return self._view(self._starter.start(actor, request), actor)
 
@@ -147,14 +153,15 @@ class RunService(Steering):
         Raises NotAllowed, NotFound, BackupExpired, Busy, Unavailable.
         """
         require(actor, Permission.VERIFY_BACKUP)
-        repeated = self._starter.repeated(RunKind.DRILL, idempotency_key)
+        repeated = self._starter.repeated(RunKind.DRILL, idempotency_key, reference)
         if repeated is not None:
             return self._view(repeated, actor)
         backup = self._kept(reference, RunKind.DRILL)
         where = self._servers.drill_place
         options = {"backup_id": str(backup.id), "backup_name": backup.name, "place": where.title}
         request = Request(
-            kind=RunKind.DRILL, options=options, place=(identify(where), where.title), idempotency_key=idempotency_key
+            kind=RunKind.DRILL, options=options, place=(identify(where), where.title), idempotency_key=idempotency_key,
+            asked=reference,
         )  # fmt: skip
         return self._view(self._starter.start(actor, request), actor)
 

@@ -1,12 +1,15 @@
 """How a run begins: permission, target, idempotency, one exclusive run a target, audit, then the queue."""
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final
 from uuid import uuid4
 
+from briefly_admin.domain.canonical import plain
 from briefly_admin.domain.errors import Busy, InvalidRequest, Refused, Unavailable
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.domain.runs import EXCLUSIVE_KINDS, RunKind, RunState
@@ -28,6 +31,7 @@ _PERMISSION: Final = {
 }
 """The kinds that can be started, and what that needs."""
 _LONGEST_KEY: Final = 200
+_ASKED: Final = "asked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,8 @@ class Request:
     config: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     idempotency_key: str | None = None
+    asked: Any = None
+    """What a repeated request must ask for, too: plain values, as they were given."""
     target_id: str | None = None
     """Of the backup to restore: the run is refused on another target."""
     place: tuple[str, str] | None = None
@@ -62,7 +68,7 @@ class Starter:
         permit(actor, request.kind)
         config = self._config.defaults.with_json(request.config)
         key = checked_key(request.idempotency_key)
-        repeated = self.repeated(request.kind, key)
+        repeated = self.repeated(request.kind, key, request.asked)
         if repeated is not None:
             return repeated
         target_id, title = request.place or (identify(self._servers.target), self._servers.target.title)
@@ -73,24 +79,23 @@ class Starter:
                 " If it was only renamed since, give it its name back.",
             )
         plan = self._servers.plan
+        options = dict(request.options) | _mark(request.asked, key)
         values = {
             "id": uuid4(), "kind": request.kind.value, "state": RunState.PENDING.value, "plan": plan.name,
             "plan_fingerprint": plan.fingerprint, "target_id": target_id, "target_title": title,
-            "config": config.to_json(), "options": dict(request.options), "created_by": actor.name,
+            "config": config.to_json(), "options": options, "created_by": actor.name,
             "state_by": actor.name, "idempotency_key": key,
         }  # fmt: skip
         if self._config.require_approval and approving.needed(request.kind, config.to_json()):
             values["state"] = RunState.AWAITING_APPROVAL.value
-            values["options"] = dict(request.options) | {
-                approving.APPROVAL: approving.asked(values, self._now(), by=actor)
-            }
-        return self._begin(actor, request.kind, values)
+            options[approving.APPROVAL] = approving.asked(values, self._now(), by=actor)
+        return self._begin(actor, request, values)
 
-    def _begin(self, actor: Actor, kind: RunKind, values: Mapping[str, Any]) -> Row[Any]:
-        key = values["idempotency_key"]
+    def _begin(self, actor: Actor, request: Request, values: Mapping[str, Any]) -> Row[Any]:
+        key, kind = values["idempotency_key"], request.kind
         with self._servers.database.begin() as connection:
             runs.lock_target(connection, values["target_id"])
-            repeated = _same_request(connection, kind, key)
+            repeated = _same_request(connection, kind, key, request.asked)
             if repeated is not None:
                 return repeated
             if kind in EXCLUSIVE_KINDS:
@@ -106,11 +111,11 @@ class Starter:
             self.enqueue(row)
         return row
 
-    def repeated(self, kind: RunKind, key: str | None) -> Row[Any] | None:
-        """The run that a request with the same key began, or None. Raises InvalidRequest, Refused."""
+    def repeated(self, kind: RunKind, key: str | None, asked: Any) -> Row[Any] | None:
+        """The run that the same request with the same key began, or None. Raises InvalidRequest, Refused."""
         key = checked_key(key)
         with self._servers.database.begin() as connection:
-            return _same_request(connection, kind, key)
+            return _same_request(connection, kind, key, asked)
 
     def waits_again(self, row: Row[Any]) -> bool:
         """Whether a run that is to go on needs an approval first: its own has expired, or it never had one."""
@@ -153,10 +158,23 @@ def checked_key(key: str | None) -> str | None:
     return key
 
 
-def _same_request(connection: Connection, kind: RunKind, key: str | None) -> Row[Any] | None:
+def _same_request(connection: Connection, kind: RunKind, key: str | None, asked: Any) -> Row[Any] | None:
     row = runs.by_idempotency_key(connection, key) if key else None
-    if row is not None and row.kind != kind:
+    if row is None:
+        return None
+    if row.kind != kind:
         raise Refused(
             f"This Idempotency-Key began run {row.number}, which is a {row.kind}.", remedy="Use a new key."
         )  # fmt: skip
+    mark = _mark(asked, key)
+    if row.options.get(_ASKED, mark[_ASKED]) != mark[_ASKED]:
+        raise Refused(
+            f"This Idempotency-Key began run {row.number} by a request that asked for something else.",
+            remedy="Repeat that request as it was, or use a new key.",
+        )
     return row
+
+
+def _mark(asked: Any, key: str | None) -> dict[str, str]:
+    """The option by which a request with the key is known again; nothing where there is no key."""
+    return {_ASKED: sha256(json.dumps(plain(asked), sort_keys=True).encode()).hexdigest()} if key else {}

@@ -137,6 +137,11 @@ def test_the_same_key_begins_one_run(app: Flask, script: Script, backup: str) ->
         assert first.get_json()["data"]["id"] == second.get_json()["data"]["id"]
     other = client.post(f"{BASE}/{backup}/drill", headers={"Idempotency-Key": BASE})
     assert (other.status_code, other.get_json()["error"]) == (409, "refused")
+    other = client.post(
+        f"{BASE}/{backup}/verify", json={"level": "L0"}, headers={"Idempotency-Key": f"{BASE}/{backup}/verify"}
+    )
+    assert other.status_code == 409
+    assert "asked for something else" in other.get_json()["message"]
     assert client.post(BASE, headers={"Idempotency-Key": "x" * 201}).status_code == 400
 
 

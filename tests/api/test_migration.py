@@ -281,6 +281,8 @@ def test_a_repeated_request_with_the_same_key_starts_one_run(script: FlaskClient
     again = data_of(script.post(PATH, json={"action": "run"}, headers=key), 202)
     assert again["id"] == first["id"]
     error_of(script.post(PATH, json={"action": "validate"}, headers=key), 409)
+    other = error_of(script.post(PATH, json={"action": "run", "config": {"batchSize": 7}}, headers=key), 409)
+    assert "asked for something else" in other["message"]
     error_of(script.post(PATH, json={"action": "run"}, headers={"Idempotency-Key": "x" * 300}), 400)
     assert data_of(script.get(PATH))["count"] == 1
 

@@ -19,7 +19,7 @@ from briefly_admin.domain.errors import (
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.engine import pipeline
 from briefly_admin.engine.context import RunContext
-from briefly_admin.services.views import BackupView
+from briefly_admin.services.views import BackupView, RunView
 from briefly_admin.vault.stores.directory import DirectoryStore
 from tests.services.conftest import Stage
 from tests.services.keeping import ONE, services_with
@@ -204,9 +204,19 @@ def test_a_backup_of_another_target_or_plan_is_refused(stage: Stage, backup: Bac
 
 def test_a_rollback_is_exclusive_and_the_same_request_is_one_run(stage: Stage, backup: BackupView) -> None:
     runs = stage.services.runs
-    first = runs.rollback(stage.ana, backup.name, confirm=True, tables=["users"], reason="a\0b", idempotency_key="once")
+
+    def asked(**more: Any) -> RunView:
+        wish = {"backup": backup.name, "tables": ["users"], "reason": "Wrong tiers.", "idempotency_key": "once"}
+        return runs.rollback(stage.ana, confirm=True, **wish | more)
+
+    first = asked()
     assert first.options["tables"] == ["users"]
-    assert runs.rollback(stage.ana, backup.name, confirm=True, idempotency_key="once").id == first.id
+    assert asked().id == first.id
+    for other in ({"tables": None}, {"reason": ""}, {"mode": "keep"}, {"allow": ["public.x"]}, {"backup": "x"}):
+        with pytest.raises(Refused, match="asked for something else") as raised:
+            asked(**other)
+        assert f"began run {first.number} " in raised.value.message
+        assert "use a new key" in raised.value.remedy
     with pytest.raises(Busy, match="rollback"):
         runs.start(stage.olga, RunKind.MIGRATION)
     runs.cancel(stage.olga, first.id)
