@@ -1,8 +1,8 @@
-"""Blows at chosen statements of a restore, struck from within the process that restores.
+"""Blows at chosen statements of a rollback, struck from within the process that restores.
 
-The statements on the target's session are counted over all processes of a field, from the restore's first one on; a
-COMMIT, and the end of a savepoint, are statements, too. After a blow the restore begins anew, and so does the count: the
-gap to the next blow is a statement's number in the next attempt.
+The statements on the target's session are counted over all processes of a field, from the preview's first one on; a
+COMMIT, and the end of a savepoint, are statements, too, and so is the instant before each of the two phases. After a blow
+the phase begins anew, and so does the count: the gap to the next blow is a statement's number in the next attempt.
 """
 
 import os
@@ -19,6 +19,7 @@ import psycopg
 from briefly_admin.domain.runs import Phase, RunKind
 
 STAGES = ("before", "during", "after")
+_COUNTED = frozenset({(RunKind.ROLLBACK, Phase.PREVIEW), (RunKind.ROLLBACK, Phase.RESTORE)})
 VICTIMS = ("worker", "horse", "session", "backend", "restart")
 
 
@@ -91,6 +92,12 @@ class _Counter:
         finally:
             os.close(descriptor)
 
+    def between(self) -> None:
+        """The instant before a phase: there is no session yet, only who would open it."""
+        blow = self.next()
+        if blow is not None:
+            _striker(blow.victim if blow.victim in _PROCESSES else "horse")()
+
     def around(self, session: Any, statement: Callable[[], Any]) -> Any:
         """The statement, and the blow that may fall at it."""
         if threading.get_ident() != self.active or not _of_target(session):
@@ -119,7 +126,10 @@ def _of_target(session: Any) -> bool:
     return not session.closed and session.info.dbname == urlsplit(os.environ["TARGET_DATABASE_URL"]).path[1:]
 
 
-def _striker(victim: str, backend: int) -> Callable[[], None]:
+_PROCESSES = frozenset({"worker", "horse", "restart"})
+
+
+def _striker(victim: str, backend: int = 0) -> Callable[[], None]:
     """What kills, ready to: a process of ours, the session by PostgreSQL's own means, or its server process."""
     leader, horse = os.getsid(0), os.getpid()
     if victim == "session":
@@ -160,10 +170,11 @@ def arm() -> None:
         return counter.around(self.connection, lambda: leave(self, *error))
 
     def counted_phase(context: Any, phase: Phase) -> Any:
-        if (context.kind, phase) != (RunKind.ROLLBACK, Phase.RESTORE):
+        if (context.kind, phase) not in _COUNTED:
             return run_phase(context, phase)
         counter.active = threading.get_ident()
         try:
+            counter.between()
             return run_phase(context, phase)
         finally:
             counter.active = None

@@ -1,10 +1,13 @@
 """A few rounds of edits; what brute force says of rows made by hand; and that what is not so is noticed."""
 
 import struct
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.faults.aftermath import UNCOUNTED
 from tests.faults.ground import Ground
 from tests.faults.oracle import TABLES
 from tests.faults.rows import edits
@@ -12,11 +15,11 @@ from tests.faults.test_rows import says
 from tests.faults.three_ways import Choice, Row, Rows, Settled, ThreeWays, differences
 
 
-def test_a_few_rounds(ground: Ground) -> None:
-    facts = edits.trial(ground, 3, 3)
+def test_a_few_rounds(common_ground: Ground, tmp_path: Path) -> None:
+    facts = edits.trial(replace(common_ground, logs=tmp_path), 3, 5)
     assert facts["migrated"] > 10
     assert facts["edits"] > 0
-    assert "3 rounds with" in says("edits", facts)
+    assert "5 rounds with" in says("edits", facts)
 
 
 def number(value: int) -> bytes:
@@ -54,7 +57,7 @@ def ways() -> ThreeWays:
     more = messages | {"7": said("b"), "8": said("f")}
     return ThreeWays(
         rows(conversations=before, chat_messages=messages), rows(conversations=after, chat_messages=messages),
-        rows(conversations=now, chat_messages=more), edits.UNCOUNTED,
+        rows(conversations=now, chat_messages=more), UNCOUNTED,
     )  # fmt: skip
 
 
@@ -103,18 +106,18 @@ def preview(ways: ThreeWays) -> dict[str, Any]:
 
 
 def test_a_preview_that_is_not_true_is_noticed(ways: ThreeWays) -> None:
-    edits.require_true(preview(ways), ways)
+    edits.require_counts(preview(ways), ways)
     for part, what in (("tables", "update"), ("classes", "edited"), ("keep", "update")):
         wrong = preview(ways)
         wrong[part]["conversations"][what] += 1
         with pytest.raises(AssertionError, match=f"{part}: conversations"):
-            edits.require_true(wrong, ways)
+            edits.require_counts(wrong, ways)
     samples = preview(ways)["samples"]["conversations"]
     for other in (samples[1:], [*samples, samples[0]], [samples[0] | {"class": "deleted"}, *samples[1:]]):
         wrong = preview(ways)
         wrong["samples"]["conversations"] = other
         with pytest.raises(AssertionError, match="samples of conversations"):
-            edits.require_true(wrong, ways)
+            edits.require_counts(wrong, ways)
 
 
 def test_rows_that_are_left_otherwise_are_noticed(ways: ThreeWays) -> None:

@@ -6,8 +6,9 @@ the plan is used here: rows are read as COPY writes them, and the classes are th
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -112,19 +113,26 @@ class Choice:
 
 
 class ThreeWays:
-    """The three sets of rows beside one another. `uncounted`: table → columns that say nothing of who changed a row."""
+    """The three sets of rows beside one another.
 
-    def __init__(self, before: Rows, migrated: Rows, now: Rows, uncounted: Mapping[str, frozenset[str]]) -> None:
-        self._before, self._migrated, self._now = before, migrated, now
-        self._uncounted = uncounted
+    `uncounted`: table → columns that say nothing of who changed a row; `tables`: those that are rolled back; `going`:
+    table → columns that go with the schema changes.
+    """
+
+    def __init__(
+        self, before: Rows, migrated: Rows, now: Rows, uncounted: Mapping[str, frozenset[str]],
+        tables: Collection[str] = TABLES, going: Mapping[str, frozenset[str]] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        self._before, self._migrated, self.now = before, migrated, now
+        self._uncounted, self.tables, self.going = uncounted, tables, going
         self._counted_before, self._counted_now = Counted(before), Counted(now)
         self.classes = {
-            table: {key: self._class(table, key) for key in before[table].keys() | now[table].keys()}
-            for table in TABLES
+            table: {key: self._class(table, key) for key in sorted(before[table].keys() | now[table].keys())}
+            for table in tables
         }
 
     def _class(self, table: str, key: bytes) -> str:
-        before, now = self._before[table].get(key), self._now[table].get(key)
+        before, now = self._before[table].get(key), self.now[table].get(key)
         if now is None:
             return "deleted"
         if before is None:
@@ -150,25 +158,33 @@ class ThreeWays:
 
     def exact(self) -> dict[str, dict[str, int]]:
         """Table → what an exact rollback does → rows."""
-        return {table: _written(self._now[table], self._before[table]) for table in TABLES}
+        return {table: _written(self.now[table], self._before[table]) for table in self.tables}
+
+    def exactly(self) -> Rows:
+        """The rows that `exact` must leave."""
+        return {table: (self._before if table in self.tables else self.now)[table] for table in TABLES}
 
     def kept(self, choice: Choice) -> Rows:
         """The rows that `keep` must leave."""
-        decided = {table: {key: self._decide(table, key, choice) for key in self.classes[table]} for table in TABLES}
-        final: Rows = {
-            table: {key: dict(row) for key, row in rows.items() if row is not None} for table, rows in decided.items()
-        }
+        final: Rows = {table: dict(self.now[table]) for table in TABLES}
+        for table, classes in self.classes.items():
+            decided = {key: self._decide(table, key, choice) for key in classes}
+            final[table] = {key: self._left(table, row) for key, row in decided.items() if row is not None}
         counted = Counted(final)  # over children that have no derived columns of their own
-        for table, columns in _DERIVED.items():
+        for table, classes in self.classes.items():
             for key, row in final[table].items():
-                if self.classes[table][key] == "migrated":
-                    for column in columns:
+                if classes[key] == "migrated":
+                    for column in derived(table) & row.keys():
                         if row[column] == self._counted_before.of(table, column, key):
                             row[column] = counted.of(table, column, key)
         return final
 
+    def _left(self, table: str, row: Row) -> Row:
+        going = self.going.get(table, frozenset())
+        return {name: value for name, value in row.items() if name not in going}
+
     def _decide(self, table: str, key: bytes, choice: Choice) -> Row | None:
-        before, now = self._before[table].get(key), self._now[table].get(key)
+        before, now = self._before[table].get(key), self.now[table].get(key)
         what = self.classes[table][key]
         if what == "edited":
             settled = choice.settled.get((table, key), Settled(choice.edited))
@@ -182,7 +198,21 @@ class ThreeWays:
     def written(self, choice: Choice, but: Mapping[str, frozenset[str]]) -> dict[str, dict[str, int]]:
         """Table → what `keep` writes → rows; `but`: columns that follow from others by themselves."""
         final = self.kept(choice)
-        return {table: _written(self._now[table], final[table], but.get(table, frozenset())) for table in TABLES}
+        return {table: _written(self.now[table], final[table], but.get(table, frozenset())) for table in self.tables}
+
+    def lost(self) -> dict[str, int]:
+        """table.column that goes → rows where something stands that the migration did not put there."""
+        return {
+            f"{table}.{name}": sum(self._loses(table, name, key, row) for key, row in self.now[table].items())
+            for table in self.tables
+            for name in self.going.get(table, ())
+        }
+
+    def _loses(self, table: str, name: str, key: bytes, row: Row) -> bool:
+        right = [self._migrated[table][key][name]] if key in self._before[table] else []
+        if right and name in derived(table):
+            right += [counted.of(table, name, key) for counted in (self._counted_before, self._counted_now)]
+        return row[name] is not None and row[name] not in right
 
 
 def _written(now: Mapping[bytes, Row], then: Mapping[bytes, Row], but: frozenset[str] = frozenset()) -> dict[str, int]:

@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,46 +13,37 @@ import psycopg
 from psycopg import sql
 
 from briefly_admin.domain.config import RunConfig
+from briefly_admin.domain.errors import Refused
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.embedded import EmbeddedServers
-from briefly_admin.engine import fence, rollback, sampledata
+from briefly_admin.engine import fence, rollback
 from briefly_admin.engine.context import RunContext
-from briefly_admin.engine.target import Target
 from briefly_admin.plans import plan
-from briefly_admin.services import restoring
-from briefly_admin.store.journal import DatabaseJournal
 from tests.engine.journal_memory import RunRecord
-from tests.faults import three_ways
-from tests.faults.databases import copy_database, drop_database
+from tests.faults import outsiders, three_ways
+from tests.faults.aftermath import GENERATED, SEQUENCE, Migrated, migrated
+from tests.faults.databases import drop_database
 from tests.faults.editing import Editor
 from tests.faults.ground import Ground, name_of
-from tests.faults.harness import ANA, Field
+from tests.faults.moving import Mover
 from tests.faults.oracle import TABLES
+from tests.faults.reasons import State, Verdict, Wish, judge
 from tests.faults.rows.row import Facts, Row, total
 from tests.faults.three_ways import Choice, Rows, Settled, ThreeWays
 
 EACH = 50
 """Rounds of one trial."""
-GENERATED = {"users": frozenset({"shout"})}
-UNCOUNTED = {"users": frozenset({"shout", "updated_at"}), "conversations": frozenset({"updated_at"})}
-"""Generated columns, and those that triggers write."""
+_OF_A_COPY = (2, 4, 6, 8)
+"""Rounds that one copy of the migrated database may see."""
 _SAMPLES = {"edited": 100}
 _FEW = 20
-_WAYS = (("keep",), ("keep",), ("exact",), ("keep", "exact"))
-"""What follows a round's preview."""
 _PHASES = (Phase.STAGE, Phase.PREVIEW, Phase.RESTORE, Phase.VERIFY)
-_BEFORE = """
-ALTER TABLE public.users ADD COLUMN balance numeric DEFAULT 1.0;
-ALTER TABLE public.users ADD COLUMN shout text GENERATED ALWAYS AS (upper(coalesce(subscription_status, 'none'))) STORED;
-UPDATE public.usage_logs SET metadata = '{"cost": 1.0}' WHERE hashtext(id::text) & 3 = 0 AND metadata IS NOT NULL;
-CREATE FUNCTION public.stamped() RETURNS trigger LANGUAGE plpgsql
-  AS 'BEGIN NEW.updated_at := clock_timestamp(); RETURN NEW; END';
-CREATE TRIGGER stamp BEFORE UPDATE ON public.users FOR EACH ROW EXECUTE FUNCTION public.stamped();
-CREATE TRIGGER stamp BEFORE UPDATE ON public.conversations FOR EACH ROW EXECUTE FUNCTION public.stamped();
-"""
-"""What customers' databases have beside the plan's columns."""
+_ALLOWED = tuple(
+    frozenset(f"public.{table}" for table in tables)
+    for tables in (outsiders.TABLES, outsiders.TABLES, (), ("out_cascade", "out_deep", "out_null"), ("out_default",))
+)
 _EDITS: Mapping[str, Sequence[tuple[str, str, str | None]]] = {
-    "users": (("usage_api_calls", "int4", "7"), ("balance", "numeric", "1.00"), ("stripe_customer_id", "text", None)),
+    "users": (("usage_documents", "int4", "7"), ("stripe_customer_id", "text", None)),
     "file_metadata": (("chunk_count", "int4", "99"), ("metadata", "jsonb", '{"a": 1.00}')),
     "document_chunks": (("embedding_id", "text", "it's % \\ {1}"), ("chunk_index", "int4", "12")),
     "conversations": (("title", "text", ""), ("message_count", "int4", "0")),
@@ -63,77 +53,6 @@ _EDITS: Mapping[str, Sequence[tuple[str, str, str | None]]] = {
     "user_settings": (("value", "jsonb", "[1.0]"), ("updated_at", "timestamptz", "2030-01-01 00:00:00+00")),
 }
 """Table → what a conflict is edited to: column, its type, the value as text."""
-
-
-@dataclass(frozen=True)
-class Migrated:
-    """A database that was backed up and migrated, to be copied; nobody is connected to `template`."""
-
-    url: str
-    template: str
-    target: Target
-    vault: Any
-    backup_id: UUID
-    record: RunRecord
-    options: Mapping[str, Any]
-    before: Rows
-    after: Rows
-
-
-@contextmanager
-def migrated(ground: Ground, seed: int) -> Iterator[Migrated]:
-    """A small database, half of its rows dirty, as a real migration leaves it."""
-    servers, small, template = ground.servers, None, None
-    try:
-        small = copy_database(servers, "template1")
-        sampledata.create(Target(small), plan("unified"), scale=1, dirty=50, seed=seed, embeddings=0)
-        with psycopg.connect(small) as connection:
-            connection.execute(sql.SQL(_BEFORE))
-            _copy_into(connection, "was")
-        with replace(ground, dirty=name_of(small)).field(lease=30) as field:
-            url = field.environ["TARGET_DATABASE_URL"]
-            before = three_ways.read(url)
-            run = field.migrate(pause=0, batchSize=100)
-            field.services.leading.lead(run.id, report=lambda _: None, interrupted=lambda: False, leader="test:1")
-            field.ends(run)
-            after = three_ways.read(url)
-            with psycopg.connect(url) as connection:
-                _copy_into(connection, "became")
-            template = copy_database(servers, name_of(url))
-            record, options, backup_id = _told(field, UUID(run.id))
-            vault = field.services.servers.vault
-            yield Migrated(url, template, Target(url), vault, backup_id, record, options, before, after)
-    finally:
-        for each in (small, template):
-            if each:
-                drop_database(servers, each)
-
-
-def _copy_into(connection: psycopg.Connection[Any], schema: str) -> None:
-    connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
-    for table in TABLES:
-        copy = sql.SQL("CREATE TABLE {} AS TABLE {}")
-        connection.execute(copy.format(sql.Identifier(schema, table), sql.Identifier("public", table)))
-
-
-def _told(field: Field, run_id: UUID) -> tuple[RunRecord, dict[str, Any], UUID]:
-    """What the app database says of the migration, for journals in memory; and the options of its rollback."""
-    servers, backup = field.services.servers, field.services.backups.list(ANA)[0]
-    journal = DatabaseJournal(
-        servers.database, run_id, 1, retention=timedelta(days=1), record=lambda *_: None, worker="test:1",
-        lease=timedelta(seconds=30),
-    )  # fmt: skip
-    record = RunRecord(run_id=run_id)
-    record.changes = {change.position: change for change in journal.changes(run_id)}
-    record.quarantine = {(row.table, row.key): row for row in journal.quarantined(None, run_id)}
-    record.results = {phase: dict(result) for phase, result in journal.finished_phases().items()}
-    record.phases = dict.fromkeys(record.results, "done")
-    shred_key, sha256 = journal.backup_keys(UUID(backup.id))
-    record.backups[UUID(backup.id)] = {"shred_key": shred_key, "manifest_sha256": sha256, "state": "proven"}
-    wish = restoring.Wish(backup=backup.id, mode="keep", tables=None, reason="", preview_id=None)
-    with servers.database.begin() as connection:
-        options, _ = restoring.options_of(connection, wish, plan("unified"), datetime.now(UTC))
-    return record, options, UUID(backup.id)
 
 
 class Round:
@@ -147,14 +66,62 @@ class Round:
         )
         with psycopg.connect(servers.superuser_url(), autocommit=True) as connection:
             connection.execute(copied)
+            quick = sql.SQL("ALTER DATABASE {} SET synchronous_commit TO off")  # a restore sets its own
+            connection.execute(quick.format(sql.Identifier(name_of(place.url))))
         # A rollback marks the changes that it takes back; nothing else of the record is written.
         self._others = {place.record.run_id: replace(place.record, changes=dict(place.record.changes))}
-        with psycopg.connect(place.url, autocommit=True) as connection:
-            editor = Editor(connection, dice)
-            editor.edit(dice.choice((0, 1, 5, 20, 40)))
-        self.edits = editor.done
-        self.now = three_ways.read(place.url)
-        self.ways = ThreeWays(place.before, place.after, self.now, UNCOUNTED)
+        self.facts: Counter[str] = Counter()
+
+    def turns(self, most: int) -> int:
+        """How many rounds this copy sees."""
+        return min(most, self._dice.choice(_OF_A_COPY))
+
+    def edit(self, *, again: bool) -> None:
+        """Edits of this copy; `again`: after a rollback, there is something to be taken back once more."""
+        with psycopg.connect(self._place.url, autocommit=True) as connection:
+            editor = Editor(connection, self._dice)
+            if again:
+                editor.migrate_again()
+            editor.edit(self._dice.choice((0, 1, 5, 20, 40)))
+        self.facts["edits"] += editor.done.total()
+
+    def take(self) -> None:
+        """A rollback, often of a confirmed preview, and others that move rows whenever they can."""
+        dice, place = self._dice, self._place
+        tables = (
+            TABLES if dice.random() < 0.4 else tuple(sorted(dice.sample(TABLES, dice.randint(1, 4)), key=TABLES.index))
+        )
+        wish = Wish(dice.choice(("exact", "keep")), tables, allow=dice.choice(_ALLOWED))
+        options: dict[str, Any] = {
+            "mode": wish.mode, "tables": None if tables == TABLES else list(tables), "allow": sorted(wish.allow),
+            "reverts": [str(run_id) for run_id in self._others],
+        }  # fmt: skip
+        state = State.read(place)
+        if wish.mode == "keep":
+            wish, more = self._choose(wish, judge(place, state, wish).ways)
+            options |= more
+        if dice.random() < 0.25:
+            wish, more = self._confirm(wish, state)
+            options |= more
+        self._roll_back(wish, options)
+
+    def _confirm(self, wish: Wish, state: State) -> tuple[Wish, dict[str, Any]]:
+        """After a preview, which is what the rollback must find again, about; perhaps it is not."""
+        record, seen = RunRecord(), replace(wish, tables=self._dice.choice((wish.tables, TABLES)))
+        context = self._context(RunKind.PREVIEW, record, mode="exact", tables=list(seen.tables))
+        preview = [rollback.run_phase(context, phase) for phase in _PHASES[:2]][1]
+        require_true(preview, self._place, state, seen)
+        if self._dice.random() < 0.3:
+            with psycopg.connect(self._place.url, autocommit=True) as connection:
+                Editor(connection, self._dice).edit(self._dice.choice((1, 3)), loose=0)
+        self.facts["previews"] += 1
+        allowance = self._dice.choice((0, 1, 2, 10**6))
+        counts, outside = preview["tables" if wish.mode == "exact" else "classes"], touched(preview)
+        fewer = seen.tables != wish.tables
+        return replace(wish, confirmed=counts, outside=outside, allowance=allowance, fewer=fewer), {
+            "preview_id": str(record.run_id), "expected": preview["tables"], "expected_classes": preview["classes"],
+            "expected_outside": outside, "allowance": allowance,
+        }  # fmt: skip
 
     def _context(self, kind: RunKind, record: RunRecord, **options: Any) -> RunContext:
         journal = record.next_attempt(self._others)
@@ -167,30 +134,82 @@ class Round:
             fence.take_over(context.target, record.run_id, journal.attempt).release()
         return context
 
-    def preview(self) -> tuple[str, dict[str, Any]]:
-        """Its id and its result."""
-        record = RunRecord()
-        context = self._context(RunKind.PREVIEW, record, mode="exact")
-        return str(record.run_id), [rollback.run_phase(context, phase) for phase in _PHASES[:2]][1]
+    def _roll_back(self, wish: Wish, options: Mapping[str, Any]) -> None:
+        """Through all phases, or to where it must be refused; a later one takes this one's schema changes back, too."""
+        place, record = self._place, RunRecord()
+        with closing(Mover(place.url, self._dice)) as mover:
+            held: list[State] = []
 
-    def roll_back(self, mode: str, **options: Any) -> dict[str, Any]:
-        """The restore's result; a later one takes this one's schema changes back, too."""
-        record, reverts = RunRecord(), [str(run_id) for run_id in self._others]
-        context = self._context(RunKind.ROLLBACK, record, mode=mode, reverts=reverts, **options)
-        for phase in _PHASES:
-            result = rollback.run_phase(context, phase)
-            context.journal.phase_finished(phase, result)
-        self._others[record.run_id] = record
-        return dict(record.results[Phase.RESTORE])
+            def wait(_: float) -> None:
+                mover.wait()
+                held.append(State.read(place))
 
-    def choose(self) -> tuple[Choice, dict[str, Any]]:
+            context = replace(self._context(RunKind.ROLLBACK, record, **options), sleep=wait)
+            mover.open()
+            rollback.run_phase(context, Phase.STAGE)
+            state = State.read(place)
+            early = judge(place, state, wish).early
+            with self._refused(state, early):
+                preview = rollback.run_phase(context, Phase.PREVIEW)
+            if early:
+                return
+            require_true(preview, place, state, wish)
+            mover.move()
+            self.facts["moves"] += len(mover.done)
+            held[:] = [State.read(place)]
+            try:
+                done = self._restore(context, wish, held)
+            except AssertionError as error:
+                error.add_note(f"moved by {', '.join(mover.done)}")
+                raise
+            if done is not None:
+                context.journal.phase_finished(Phase.RESTORE, done)
+                rollback.run_phase(context, Phase.VERIFY)
+                self._others[record.run_id] = record
+
+    def _restore(self, context: RunContext, wish: Wish, held: Sequence[State]) -> dict[str, Any] | None:
+        """The result, as the oracle has it; None where it was refused, and had to be. `held`: what others left, newest
+        last.
+        """
+        place = self._place
+        try:
+            done = rollback.run_phase(context, Phase.RESTORE)
+        except Refused as error:
+            self._rightly(error, held[-1], judge(place, held[-1], wish).reasons)
+            return None
+        verdict = judge(place, held[-1], wish)
+        assert not verdict.reasons, f"not refused, though {'; '.join(verdict.reasons)}"
+        require_left(verdict, held[-1], State.read(place), wish)
+        require_done(verdict, done, wish)
+        self.facts.update({wish.mode: 1, **{
+            name: sum(each[name] for each in verdict.ways.counts().values()) for name in three_ways.CLASSES
+        }})  # fmt: skip
+        return done
+
+    def _rightly(self, error: Refused, state: State, why: Sequence[str]) -> None:
+        if not why:
+            raise AssertionError(f"refused without a reason: {error.message}")
+        require_same(state, State.read(self._place))
+        self.facts["refused"] += 1
+
+    @contextmanager
+    def _refused(self, state: State, why: Sequence[str]) -> Iterator[None]:
+        """What is done within must be refused for these reasons, and change nothing; without a reason, it must not."""
+        try:
+            yield
+        except Refused as error:
+            self._rightly(error, state, why)
+        else:
+            assert not why, f"not refused, though {'; '.join(why)}"
+
+    def _choose(self, wish: Wish, ways: ThreeWays) -> tuple[Wish, dict[str, Any]]:
         """Random rules and settlements, for the oracle and as the run's options."""
         dice = self._dice
         edited, created = dice.choice(("keep", "restore")), dice.choice(("keep", "delete"))
         deleted = dice.choice(("leave", "bring_back"))
         settled: dict[tuple[str, bytes], Settled] = {}
         asked: dict[str, list[dict[str, Any]]] = {}
-        for table, classes in self.ways.classes.items():
+        for table, classes in ways.classes.items():
             conflicts = sorted(key for key, what in classes.items() if what == "edited")
             for key in dice.sample(conflicts, min(len(conflicts), dice.choice((0, 1, 3)))):
                 how, told = dice.choice(("keep", "restore", "edit")), {}
@@ -202,7 +221,8 @@ class Round:
                     settled[table, key] = Settled(how)
                 asked.setdefault(table, []).append({"key": [text_of(key)], "how": how, "values": told})
         rules = {"edited": edited, "created": created, "deleted": deleted}
-        return Choice(edited, created, deleted, settled), {"rules": rules, "settled": asked}
+        choice = Choice(edited, created, deleted, settled)
+        return replace(wish, choice=choice), {"rules": rules, "settled": asked}
 
 
 def text_of(key: bytes) -> str:
@@ -217,42 +237,48 @@ def _field(url: str, type_: str, value: str | None) -> bytes | None:
 
 
 def trial(ground: Ground, seed: int, count: int = EACH) -> Facts:
-    """So many rounds over one migrated database: a preview, and then keep, exact, or one after the other."""
+    """So many rounds over one migrated database, a few in each copy of it."""
     found: Counter[str] = Counter(count=count)
     with migrated(ground, seed) as place:
-        for number in range(count):
-            chance = Random(f"{seed}/{number}")
-            try:
-                found += _round(place, ground.servers, chance)
-            except Exception as error:
-                error.add_note(f"round {number} of seed {seed}")
-                raise
+        number = 0
+        while number < count:
+            copy = Round(place, ground.servers, Random(f"{seed}/{number}"))
+            for turn in range(copy.turns(count - number)):
+                try:
+                    copy.edit(again=turn > 0)
+                    copy.take()
+                except Exception as error:
+                    error.add_note(f"round {number} of seed {seed}, turn {turn} of its copy")
+                    raise
+                number += 1
+            found += copy.facts
     return dict(found)
 
 
-def _round(place: Migrated, servers: EmbeddedServers, dice: Random) -> Counter[str]:
-    at = Round(place, servers, dice)
-    preview_id, preview = at.preview()
-    require_true(preview, at.ways)
-    way = dice.choice(_WAYS)
-    bound = {"preview_id": preview_id, "expected": preview["tables"], "expected_classes": preview["classes"]}
-    if "keep" in way:
-        choice, options = at.choose()
-        done = at.roll_back("keep", **bound, **options)
-        require_rows(at.ways.kept(choice), three_ways.read(place.url), GENERATED, "keep")
-        require_written(at.ways.written(choice, GENERATED), done, choice)
-        bound = {}
-    if "exact" in way:
-        done = at.roll_back("exact", **bound)
-        require_rows(place.before, three_ways.read(place.url), {}, "exact")
-        if bound:
-            _require_equal(at.ways.exact(), done["tables"], "written by exact")
-    classes = Counter({name: sum(each[name] for each in at.ways.counts().values()) for name in three_ways.CLASSES})
-    return classes + Counter({"edits": at.edits.total(), **dict.fromkeys(way, 1)})
-
-
-def require_true(preview: Mapping[str, Any], ways: ThreeWays) -> None:
+def require_true(preview: Mapping[str, Any], place: Migrated, state: State, wish: Wish) -> None:
     """Raises AssertionError where the preview says something else than what brute force finds."""
+    verdict = judge(place, state, replace(wish, mode="exact", confirmed=None))
+    require_counts(preview, verdict.ways)
+    lost = {f"{each['table']}.{each['column']}": each["rows"] for each in preview["lost"]}
+    _require_equal(verdict.ways.lost(), lost, "lost")
+    allowed = {name: rows for name, rows in verdict.fate.touched.items() if name not in verdict.blocking}
+    found = touched(preview)
+    assert allowed == found, f"outside: {found} instead of {allowed}"
+    blocking = {entry["table"] for entry in preview["outside"] if entry["blocks"]}
+    assert blocking == verdict.blocking, f"{blocking} stand against it, not {verdict.blocking}"
+
+
+def touched(preview: Mapping[str, Any]) -> dict[str, int]:
+    """ "schema.table" → rows outside that would go or change."""
+    found: Counter[str] = Counter()
+    for entry in preview["outside"]:
+        if not entry["blocks"]:
+            found[entry["table"]] += entry["rows"]
+    return dict(found)
+
+
+def require_counts(preview: Mapping[str, Any], ways: ThreeWays) -> None:
+    """Raises AssertionError where counts or samples are other than those by brute force."""
     _require_equal(ways.exact(), preview["tables"], "tables")
     _require_equal(ways.counts(), preview["classes"], "classes")
     updates = {table: {"update": counts["update"]} for table, counts in ways.written(Choice(), GENERATED).items()}
@@ -266,6 +292,32 @@ def require_true(preview: Mapping[str, Any], ways: ThreeWays) -> None:
             count, right = Counter(name for name, _ in named)[what], list(classes.values()).count(what)
             most = min(right, _SAMPLES.get(what, _FEW))
             assert count == most, f"samples of {table}: {count} {what} rows instead of {most}"
+
+
+def require_same(state: State, found: State) -> None:
+    """Raises AssertionError where anything changed."""
+    require_rows(state.rows, found.rows, {}, "refusing")
+    assert state == found, "refused, and something beside the rows changed"
+
+
+def require_left(verdict: Verdict, before: State, found: State, wish: Wish) -> None:
+    """Raises AssertionError where rows, rows outside, columns, triggers or the sequence are not as they must be."""
+    require_rows(verdict.rows, found.rows, {} if wish.mode == "exact" else GENERATED, wish.mode)
+    assert verdict.fate.refs == found.outsiders.refs, "rows outside are not what their foreign keys make of them"
+    going = {(table, name) for table, names in verdict.ways.going.items() for name in names}
+    assert before.columns - going == found.columns, f"columns: {sorted(before.columns - going ^ found.columns)}"
+    assert before.triggers == found.triggers, f"triggers were {before.triggers}, and are {found.triggers}"
+    right = max(before.sequence, (SEQUENCE, True))
+    assert right == found.sequence, f"the sequence stands at {found.sequence} instead of {right}"
+
+
+def require_done(verdict: Verdict, done: Mapping[str, Any], wish: Wish) -> None:
+    """Raises AssertionError where a restore says that it did something else."""
+    if wish.mode == "exact":
+        _require_equal(verdict.ways.exact(), done["tables"], "written by exact")
+    else:
+        require_written(verdict.ways.written(wish.choice, GENERATED), done, wish.choice)
+    assert done["outside"] == verdict.fate.touched, f"outside: {done['outside']} instead of {verdict.fate.touched}"
 
 
 def _require_equal(right: Mapping[str, Any], found: Mapping[str, Any], what: str) -> None:
@@ -296,9 +348,10 @@ def require_rows(right: Rows, found: Rows, but: Mapping[str, frozenset[str]], wh
 def _says(trials: Sequence[Mapping[str, Any]]) -> str:
     classes = ", ".join(f"{total(trials, name):,} {name}" for name in three_ways.CLASSES)
     return (
-        f"{total(trials):,} rounds with {total(trials, 'edits'):,} edits: every count as by brute force over {classes} "
-        f"rows; {total(trials, 'keep'):,} times `keep` as the oracle, {total(trials, 'exact'):,} times `exact` equal byte "
-        "for byte"
+        f"{total(trials):,} rounds with {total(trials, 'edits'):,} edits, and {total(trials, 'moves'):,} between preview and "
+        f"restore: every count as by brute force over {classes} rows; {total(trials, 'keep'):,} times `keep` as the oracle, "
+        f"{total(trials, 'exact'):,} times `exact` equal byte for byte, {total(trials, 'refused'):,} times refused, as it had "
+        "to be, and nothing changed"
     )
 
 
