@@ -1,12 +1,15 @@
-"""A statement that may take longer than a lease: another thread waits for the server, this one says that it lives."""
+"""Statements that take long: whoever runs them says meanwhile that it lives, and ends them when a stop is asked for."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
 import psycopg
 
+from briefly_admin.domain.errors import BrieflyError
+from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.target import Connection
 
 _NOTE_EVERY: Final = 0.5
@@ -31,3 +34,37 @@ def while_noting(connection: Connection, note: Callable[[], object], work: Calla
                 wait([future], timeout=_CANCEL_EVERY)
             raise
         return future.result()
+
+
+@contextmanager
+def stoppable(context: RunContext, connection: Connection) -> Iterator[None]:
+    """Within, the statements of this connection are cancelled soon after a stop is asked for. Raises Stopped, Fenced.
+
+    To be the inner of a transaction: then nothing is cancelled any more while it commits.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_NOTE_EVERY):
+            if _stopping(context):
+                with suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=_CANCEL_EVERY)
+
+    watcher = threading.Thread(target=watch, name="stop", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except psycopg.errors.QueryCanceled:
+        context.check_stop()
+        raise
+    finally:
+        over.set()
+        watcher.join()
+    context.check_stop()
+
+
+def _stopping(context: RunContext) -> bool:
+    try:
+        return context.should_stop() is not None
+    except BrieflyError:  # the run is in other hands
+        return True

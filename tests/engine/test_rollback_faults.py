@@ -93,6 +93,29 @@ def test_a_backend_killed_between_any_two_statements(sealed: SealedTarget, origi
     assert {change.state for change in sealed.migration.changes.values()} == {"reverted"}
 
 
+def test_a_statement_that_does_not_end_is_cancelled_by_a_stop(
+    sealed: SealedTarget, original: dict[str, object]
+) -> None:
+    """Restored rows are checked, one of them for a minute."""
+    sealed.execute(
+        "CREATE FUNCTION slow(text) RETURNS bool LANGUAGE plpgsql AS"
+        " $$ BEGIN IF $1 = 'u200' THEN PERFORM pg_sleep(60); END IF; RETURN true; END $$",
+        "ALTER TABLE users ADD CONSTRAINT slow CHECK (slow(email)) NOT VALID",
+    )
+    before, context, began = state(sealed), begin(sealed), time.monotonic()
+    for phase in (Phase.STAGE, Phase.PREVIEW):
+        rollback.run_phase(context, phase)
+    asked = threading.Event()
+    threading.Timer(1.0, asked.set).start()
+    with pytest.raises(Stopped, match="interrupt"):
+        rollback.run_phase(replace(context, should_stop=lambda: "interrupt" if asked.is_set() else None), Phase.RESTORE)
+    assert time.monotonic() - began < 45, "it waited for the statement"
+    assert state(sealed) == before
+    sealed.execute("ALTER TABLE users DROP CONSTRAINT slow")
+    rollback.run_phase(begin(sealed), Phase.RESTORE)
+    assert state(sealed) == original
+
+
 def test_a_backend_killed_at_random_moments(sealed: SealedTarget, original: dict[str, object]) -> None:
     before = state(sealed)
     for wait in (0.01, 0.03, 0.05, 0.08, 0.12):

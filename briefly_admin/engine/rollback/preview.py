@@ -10,6 +10,7 @@ from briefly_admin.domain.manifest import TableManifest
 from briefly_admin.domain.runs import RunKind
 from briefly_admin.engine import scratch
 from briefly_admin.engine.context import ChangeRecord, RunContext
+from briefly_admin.engine.noting import stoppable
 from briefly_admin.engine.rollback import classes, difference, keeping, outside, reuse, selection, unmoved
 from briefly_admin.engine.rollback.classes import Classified, Classifier
 from briefly_admin.engine.rollback.difference import Difference
@@ -35,10 +36,11 @@ def run(context: RunContext) -> dict[str, Any]:
     with context.target.session(bulk=True) as connection:
         schema, staged = ensure_staged(context, connection, chosen, chosen.staged_tables)
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        with connection.transaction(force_rollback=context.kind is not RunKind.ROLLBACK):
+        passing = context.kind is not RunKind.ROLLBACK
+        with connection.transaction(force_rollback=passing), stoppable(context, connection):
             connection.execute(SORTING)
             found = _find(context, connection, chosen, schema, staged)
-            if context.kind is RunKind.ROLLBACK:  # the restore uses it again
+            if not passing:  # the restore uses it again
                 unmoved.note(connection, schema, found, digests=not keeping.is_keep(context))
                 scratch.shut(connection, schema)
             with connection.transaction(force_rollback=True):

@@ -12,6 +12,7 @@ from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import blockers, fence, retry, scratch
 from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.noting import stoppable
 from briefly_admin.engine.rollback import changes, difference, keeping, loosen, outside, selection, unmoved, writing
 from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.rollback.keeping import Keep
@@ -128,7 +129,7 @@ class _Tries:
             judge = is_whole if keeps else is_full
             schema, staged = ensure_staged(context, connection, self._chosen, tables, judge)
             fence.register(connection, context.run_id, context.attempt, "rollback")
-            with connection.transaction():
+            with connection.transaction(), stoppable(context, connection):
                 return _Restore(context, connection, self._chosen, loosened=self._loosened).run(schema, staged)
 
     def _cured_by_loosening(self, error: Exception) -> bool:
@@ -204,10 +205,11 @@ class _Restore:
         found = [self._find(table, schema, number) for number, table in enumerate(staged[: len(self._chosen.tables)])]
         keep = self._keep(schema, found, staged)
         writes = self._resolved(found, keep)
-        entries = outside.consequences(connection, writes, lock=True)
-        touched = outside.agreed(context, entries)
+        foreseen = outside.hold(connection, writes)
+        touched = outside.agreed(context, foreseen.entries)
         laps.end("compare")
-        self._write(writes, keep, outside.acting(entries))
+        self._write(writes, keep, outside.acting(foreseen.entries))
+        foreseen.require_done()
         laps.end("write")
         changes.complete(context, connection, self._chosen)
         changes.revert(context, connection, late)
