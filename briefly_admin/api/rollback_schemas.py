@@ -6,7 +6,8 @@ from typing import Any, Final
 from marshmallow import ValidationError, fields, validate, validates, validates_schema
 
 from briefly_admin.api.schemas import Request
-from briefly_admin.services.restoring import HOWS, MODES, MOST_ALLOWANCE, MOST_SETTLED, RULES
+from briefly_admin.services.restoring import MODES, MOST_ALLOWANCE, RULES
+from briefly_admin.services.settling import HOWS, MOST_SETTLED
 from briefly_admin.store.texts import storable
 
 _LONGEST: Final = 200
@@ -106,7 +107,9 @@ class RollbackRequest(Request):
     )
     tables = _names("Only these tables; all of the backup without it.", load_default=None, allow_none=True, fewest=1)
     reason = fields.String(
-        load_default="", validate=validate.Length(max=_LONGEST_REASON), metadata={"description": "For the audit log."}
+        load_default="",
+        validate=validate.Length(max=_LONGEST_REASON),
+        metadata={"description": "For the audit log: plain text, of control characters line breaks and tabs alone."},
     )
     previewId = fields.String(  # noqa: N815 - the contract's name
         load_default=None, allow_none=True, validate=validate.Length(1, _LONGEST),
@@ -114,8 +117,8 @@ class RollbackRequest(Request):
     )  # fmt: skip
     allowance = fields.Integer(
         strict=True, load_default=0, validate=validate.Range(0, MOST_ALLOWANCE),
-        metadata={"description": "By how many rows each count of a table may have moved since `previewId`; 0 without "
-                  "it."},
+        metadata={"description": "By how many rows each count of a table may have moved since `previewId`; refused "
+                  "without it."},
     )  # fmt: skip
     allow = _names(
         "Tables outside, `schema.table` each, whose rows CASCADE, SET NULL or SET DEFAULT may touch. The backup "

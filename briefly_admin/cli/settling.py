@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from briefly_admin.domain.errors import InvalidRequest
-from briefly_admin.services.restoring import fault_of_settled
+from briefly_admin.services.settling import fault_of_settled
 
 _LARGEST: Final = 16 * 1024 * 1024
 _REMEDY: Final = 'Such as {"users": [{"key": ["42"], "how": "edit", "values": {"name": "Ana"}}]}.'

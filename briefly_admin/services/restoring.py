@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
+from unicodedata import category
 
-from briefly_admin.domain.errors import BackupDamaged, BackupExpired, InvalidRequest, Refused
-from briefly_admin.domain.runs import Phase, RunKind, RunState
+from briefly_admin.domain.errors import BackupDamaged, BackupExpired, InvalidRequest, NotFound, Refused
+from briefly_admin.domain.runs import ACTIVE, Phase, RunKind, RunState
 from briefly_admin.plans.base import Plan
 from briefly_admin.services.reading import find_backup, find_run, why_not_restorable
+from briefly_admin.services.settling import Settled, checked_settled, fault_of_settled
 from briefly_admin.store import details, runs
 from briefly_admin.store.database import Connection, Row
 from briefly_admin.store.texts import storable
@@ -20,12 +22,13 @@ RULES: Final[Mapping[str, tuple[str, ...]]] = {
     "edited": ("keep", "restore"), "created": ("keep", "delete"), "deleted": ("leave", "bring_back"),
 }  # fmt: skip
 """What `keep` does with rows that others wrote since; the first of each is the default."""
-HOWS: Final = ("keep", "restore", "edit")
-MOST_SETTLED: Final = 1000
 MOST_ALLOWANCE: Final = 1_000_000_000
+_PREVIEW: Final = "Preview this backup, then confirm that."
+_SHOWN: Final = 80
 _TOUCHING: Final = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
 _LONGEST_REASON: Final = 500
-_FACTS_OF_SETTLED: Final = frozenset({"key", "how", "values"})
+_CONTROLS: Final = frozenset({"Cc", "Cs"})
+_BREAKS: Final = "\n\r\t"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +41,8 @@ class Wish:
     reason: str = ""
     preview_id: str | None = None
     rules: Mapping[str, str] = field(default_factory=dict)
-    settled: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    """{table: [{"key": [texts], "how": one of HOWS, "values": {column: text or None}}]}: of rows edited since."""
+    settled: Settled = field(default_factory=dict)
+    """Rows edited since."""
     allow: Sequence[str] = ()
     """Tables outside, "schema.table", whose rows foreign keys may delete or change."""
     allowance: int = 0
@@ -53,10 +56,7 @@ def check_form(wish: Wish, *, confirm: bool) -> None:
         faults["confirm"] = "Must be true: a rollback replaces data."
     if wish.mode not in MODES:
         faults["mode"] = f"Must be one of: {', '.join(MODES)}."
-    if len(wish.reason) > _LONGEST_REASON:
-        faults["reason"] = f"Must have at most {_LONGEST_REASON} characters."
-    if isinstance(wish.allowance, bool) or not 0 <= wish.allowance <= MOST_ALLOWANCE:
-        faults["allowance"] = f"Must be a whole number from 0 to {MOST_ALLOWANCE:,}."
+    faults |= _faults_of_values(wish)
     for name, given in (("rules", wish.rules), ("settled", wish.settled)):
         if given and wish.mode != KEEP:
             faults[name] = f"Belong to the mode {KEEP}: {EXACT} leaves nothing of what was written since."
@@ -72,47 +72,17 @@ def check_form(wish: Wish, *, confirm: bool) -> None:
         raise InvalidRequest(f"Nothing was rolled back. {texts}", details=details)
 
 
-def fault_of_settled(settled: Any) -> str:
-    """What is wrong with rows settled one by one, whatever was given for them, or ''."""
-    if not isinstance(settled, Mapping) or not all(_is_list(rows) for rows in settled.values()):
-        return "Must be an object: table to a list of rows"
-    if sum(len(rows) for rows in settled.values()) > MOST_SETTLED:
-        return f"Must have at most {MOST_SETTLED:,} rows; decide about more of them by a rule"
-    for table, rows in settled.items():
-        seen: set[tuple[str, ...]] = set()
-        for number, row in enumerate(rows, start=1):
-            fault = _fault_of_row(row) or ("its key is there twice" if tuple(row["key"]) in seen else "")
-            if fault:
-                return f"{table}, row {number}: {fault}"
-            seen.add(tuple(row["key"]))
-    return ""
-
-
-def _fault_of_row(row: Any) -> str:
-    if not isinstance(row, Mapping) or set(row) - _FACTS_OF_SETTLED:
-        return "must be an object of key, how, and values where it is edited"
-    key, how, values = row.get("key"), row.get("how"), row.get("values") or {}
-    if not _is_list(key) or not key or not all(_is_text(each) for each in key):
-        return "key must be a list of texts: the values of the row's key, in its order"
-    if how not in HOWS:
-        return f"how must be one of: {', '.join(HOWS)}"
-    texts = (
-        [*values, *(each for each in values.values() if each is not None)] if isinstance(values, Mapping) else [None]
-    )
-    if not all(map(_is_text, texts)):
-        return "values must be column to text, as PostgreSQL reads it, or null"
-    if (how == "edit") != bool(values):
-        return "values belong to edit, and edit needs them"
-    return ""
-
-
-def _is_list(given: Any) -> bool:
-    return isinstance(given, Sequence) and not isinstance(given, str)
-
-
-def _is_text(given: Any) -> bool:
-    """Whether PostgreSQL could hold it."""
-    return isinstance(given, str) and storable(given) == given
+def _faults_of_values(wish: Wish) -> dict[str, str]:
+    faults = {}
+    if len(wish.reason) > _LONGEST_REASON:
+        faults["reason"] = f"Must have at most {_LONGEST_REASON} characters."
+    elif any(category(each) in _CONTROLS and each not in _BREAKS for each in wish.reason):
+        faults["reason"] = "Must be plain text: of control characters, line breaks and tabs alone."
+    if isinstance(wish.allowance, bool) or not 0 <= wish.allowance <= MOST_ALLOWANCE:
+        faults["allowance"] = f"Must be a whole number from 0 to {MOST_ALLOWANCE:,}."
+    elif wish.allowance and wish.preview_id is None:
+        faults["allowance"] = "Belongs to a preview: without one there are no counts that may have moved."
+    return faults
 
 
 def options_of(connection: Connection, wish: Wish, plan: Plan, now: datetime) -> tuple[dict[str, Any], str]:
@@ -121,12 +91,14 @@ def options_of(connection: Connection, wish: Wish, plan: Plan, now: datetime) ->
     _require_restorable(backup, plan, now)
     origin = runs.get(connection, backup.run_id) if backup.run_id else None
     since = runs.altering_since(connection, origin) if origin is not None else ()
+    known = _planned(backup, plan)
+    tables = _checked_tables(backup, wish.tables, known)
     options = {
         "backup_id": str(backup.id), "backup_name": backup.name, "mode": wish.mode,
-        "tables": _checked_tables(backup, wish.tables, plan), "reason": storable(wish.reason),
+        "tables": tables, "reason": wish.reason,
         "preview_id": None, "expected": None, "expected_classes": None, "expected_outside": None,
         "allowance": wish.allowance, "reverts": [str(run_id) for run_id in since],
-        "rules": dict(wish.rules), "settled": _checked_settled(backup, wish.settled, plan),
+        "rules": dict(wish.rules), "settled": checked_settled(wish.settled, plan, known if tables is None else tables),
         "allow": [storable(name) for name in wish.allow],
     }  # fmt: skip
     options |= _of_migration(connection, origin)
@@ -172,11 +144,10 @@ def _planned(backup: Row[Any], plan: Plan) -> list[str]:
     return [table.name for table in plan.tables if table.name in held]
 
 
-def _checked_tables(backup: Row[Any], tables: Sequence[str] | None, plan: Plan) -> list[str] | None:
+def _checked_tables(backup: Row[Any], tables: Sequence[str] | None, known: Sequence[str]) -> list[str] | None:
     """None for all of the plan's, however they were named."""
     if tables is None:
         return None
-    known = _planned(backup, plan)
     unknown = [name for name in tables if name not in known]
     if unknown or not tables:
         text = f"Must be tables of the backup that the plan has: {', '.join(known)}."
@@ -185,35 +156,11 @@ def _checked_tables(backup: Row[Any], tables: Sequence[str] | None, plan: Plan) 
     return None if chosen == known else chosen
 
 
-def _checked_settled(
-    backup: Row[Any], settled: Mapping[str, Sequence[Mapping[str, Any]]], plan: Plan
-) -> dict[str, list[dict[str, Any]]]:
-    """As options; secret columns stand in no request, so that their values stand in no log of it."""
-    known = _planned(backup, plan)
-    fault = next((f"{name} must be one of: {', '.join(known)}." for name in settled if name not in known), "")
-    for name, rows in settled.items() if not fault else ():
-        secret = sorted({column for row in rows for column in row.get("values") or {}} & plan.table(name).secrets)
-        if secret:
-            fault = f"{name}: {', '.join(secret)} cannot be edited here: it is secret."
-    if fault:
-        raise InvalidRequest(f"{backup.name} cannot be restored so: {fault}", details={"settled": [fault]})
-    return {
-        table: [{"key": list(row["key"]), "how": row["how"], "values": dict(row.get("values") or {})} for row in rows]
-        for table, rows in settled.items()
-    }
-
-
 def _confirmed(
     connection: Connection, preview_id: str, backup: Row[Any], tables: Sequence[str] | None
 ) -> dict[str, Any]:
-    """The options that bind a rollback to what its preview counted. Raises Refused."""
-    row = find_run(connection, preview_id)
-    done = row.kind == RunKind.PREVIEW and row.state == RunState.COMPLETED
-    if not done or row.options.get("backup_id") != str(backup.id):
-        raise Refused(
-            f"Run {row.number} is no finished preview of {backup.name}.",
-            remedy="Preview this backup, then confirm that.",
-        )
+    """The options that bind a rollback to what its preview counted. Raises NotFound, Refused."""
+    row = _preview(connection, preview_id, backup)
     previewed = row.options.get("tables")
     if previewed is not None and not (tables is not None and set(tables) <= set(previewed)):
         raise Refused(
@@ -225,6 +172,26 @@ def _confirmed(
         "preview_id": str(row.id), "expected": counted.get("tables", {}), "expected_classes": counted.get("classes"),
         "expected_outside": _touched(counted.get("outside") or ()),
     }  # fmt: skip
+
+
+def _preview(connection: Connection, preview_id: str, backup: Row[Any]) -> Row[Any]:
+    try:
+        row = find_run(connection, preview_id)
+    except NotFound:
+        shown = storable(str(preview_id))[:_SHOWN]
+        raise NotFound(f"There is no such run to be the preview: '{shown}'.", remedy=_PREVIEW) from None
+    state, remedy = RunState(row.state), _PREVIEW
+    if row.kind != RunKind.PREVIEW:
+        what = f"a {row.kind}"
+    elif row.options.get("backup_id") != str(backup.id):
+        what = f"a preview of {row.options.get('backup_name')}"
+    elif state in ACTIVE:
+        what, remedy = f"still {state}", "Wait until it is done, then confirm that."
+    elif state is not RunState.COMPLETED:
+        what = str(state)
+    else:
+        return row
+    raise Refused(f"Run {row.number} is no finished preview of {backup.name}: it is {what}.", remedy=remedy)
 
 
 def _touched(outside: Sequence[Any]) -> dict[str, int] | None:
