@@ -57,7 +57,8 @@ def compare(connection: Connection, schema: str, tables: Sequence[StagedTable]) 
 
 def found(sealed: SealedTarget, tables: Sequence[str] | None = None, *, lock: bool = False) -> Entries:
     with staged(sealed, tables) as (connection, schema, there):
-        return outside.consequences(connection, compare(connection, schema, there), lock=lock)
+        differences = compare(connection, schema, there)
+        return outside.hold(connection, differences).entries if lock else outside.consequences(connection, differences)
 
 
 def write(connection: Connection, differences: Sequence[Difference]) -> str:
@@ -141,7 +142,8 @@ def test_what_is_foretold_is_what_postgresql_does(sealed: SealedTarget) -> None:
             sealed.execute(tangle(dice))
             with connection.transaction(force_rollback=True):
                 differences = compare(connection, schema, tables)
-                entries = outside.consequences(connection, differences, lock=dice.random() < 0.5)
+                foreseen = outside.hold(connection, differences)
+                entries = foreseen.entries
                 before = rows_of(connection, OUTER)
                 against = write(connection, differences)
                 assert bool(against) == any(entry["blocks"] for entry in entries), (against, entries)
@@ -149,6 +151,7 @@ def test_what_is_foretold_is_what_postgresql_does(sealed: SealedTarget) -> None:
                     refused += 1
                     continue
                 passed += 1
+                foreseen.require_done()
                 after = rows_of(connection, OUTER)
                 for table in OUTER:
                     mine = [entry for entry in entries if entry["table"] == f"public.{table}"]
@@ -340,7 +343,7 @@ def test_nobody_refers_to_held_rows(sealed: SealedTarget) -> None:
         "CREATE TABLE notes (post int REFERENCES posts ON DELETE CASCADE)", "INSERT INTO posts VALUES (1, 100), (2, 5)",
     )  # fmt: skip
     with staged(sealed) as (connection, schema, tables), sealed.target.session() as other:
-        outside.consequences(connection, compare(connection, schema, tables), lock=True)
+        outside.hold(connection, compare(connection, schema, tables))
         other.execute("SET lock_timeout TO '50ms'")
         for statement in (b"posts VALUES (3, 101)", b"notes VALUES (1)"):
             with pytest.raises(psycopg.errors.LockNotAvailable):

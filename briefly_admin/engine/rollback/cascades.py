@@ -100,8 +100,16 @@ class Cascades:
         return any(oid in lineage for lineage in self._lineage.values())
 
     def going(self, link: Link) -> bool:
-        """Whether the rollback itself takes the foreign key away first."""
-        return bool({(link.child[1], link.name), (".".join(link.child), link.name)} & set(self.without))
+        """Whether the rollback itself takes the foreign key, or a column of it, away first."""
+        names = {link.name, *self._foreign(link)}
+        return any((label, name) in self.without for label in (link.child[1], ".".join(link.child)) for name in names)
+
+    def _foreign(self, link: Link) -> set[str]:
+        """Columns of it that the backup does not have of that table of the rollback: they do not come back."""
+        for difference in self.differences:
+            if self._oid(difference) == link.child_oid:
+                return set(link.columns) - {column.name for column in difference.pair.staged.columns}
+        return set()
 
     def of(self, difference: Difference) -> tuple[Link, ...]:
         """The foreign keys that the table's rows are held to, and that stay."""
@@ -126,14 +134,21 @@ class Cascades:
         return difference.pair.current.oid
 
     def _begin(self, difference: Difference, cause: str, step: int) -> None:
-        """The first wave of a statement on one of the rollback's tables; keys between those are no matter of ours."""
+        """The first wave of a statement on one of the rollback's tables.
+
+        Keys between those are no matter of ours: what they hold comes back, but in columns that the backup has not.
+        """
         keys = set(difference.pair.staged.manifest.key)
         held = False
         for link in links.onto(self.connection, sorted(self._lineage[self._oid(difference)])):
             changed = set(link.references) & set(difference.columns) - keys
-            if link.child_oid in self.own or self.going(link) or (cause == UPDATE and not changed):
+            inner = link.child_oid in self.own
+            if (inner and not self._foreign(link)) or self.going(link) or (cause == UPDATE and not changed):
                 continue
             rows = holding.changed(difference, link, step) if cause == UPDATE else holding.deleted(difference, step)
+            if inner:
+                self._wait(Effect(link, difference.pair.name, cause, own=link.child_oid), rows, ())
+                continue
             if self.lock and not (held and cause == DELETE):
                 self.run(link, holding.hold(rows))
                 held = True
@@ -195,7 +210,8 @@ class Cascades:
         inner: sql.Composable = _ALWAYS
         if effect.own:
             own = next(each for each in self.differences if self._oid(each) == effect.own)
-            inner = holding.stays(own, link, self._first[effect.own], rows, final=final)
+            first = self._first[effect.own] if rows.of is None else None
+            inner = holding.stays(own, link, first, rows, final=final)
         elif self.reached is not None:
             inner = holding.not_gone(self.reached, "o", None if final else rows.step)
         if final and rows.of is not None:

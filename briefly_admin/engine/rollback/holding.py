@@ -88,16 +88,16 @@ def not_by(relation: sql.Identifier, number: int) -> sql.Composed:
     return sql.SQL(query).format(relation, sql.Literal(number))
 
 
-def stays(difference: Difference, link: Link, first: int, rows: Rows, *, final: bool) -> sql.Composed:
+def stays(difference: Difference, link: Link, first: int | None, rows: Rows, *, final: bool) -> sql.Composed:
     """`o`, a row of the rollback's own table, has not been deleted when `rows` go; `final`: nor points elsewhere then.
 
-    `first`: the step of the table's own deletion.
+    `first`: the step of the table's own deletion; None: it does not matter when that is.
     """
     pair = difference.pair
     gone: sql.Composable = sql.SQL("mine.there IS NULL")
     if final:
         gone = sql.SQL("({} OR {})").format(gone, differ(difference, link.columns, "o"))
-    else:
+    elif first is not None:
         gone = sql.SQL("{} AND {} <= {}").format(gone, sql.Literal(first), rows.step)
     return sql.SQL(
         "NOT EXISTS (SELECT FROM {} AS mine LEFT JOIN {} AS was ON was.ctid = mine.there"

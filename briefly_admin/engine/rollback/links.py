@@ -19,7 +19,7 @@ _LINKS: Final = """
 SELECT o.oid::bigint AS oid, o.conname AS name, ARRAY[cn.nspname, c.relname]::text[] AS child,
   ARRAY[pn.nspname, p.relname]::text[] AS parent, o.conrelid::bigint AS child_oid, o.confrelid::bigint AS parent_oid,
   c.relkind = 'p' AS child_parted, p.relkind = 'p' AS parent_parted, o.confdeltype::text AS on_delete,
-  o.confupdtype::text AS on_update, o.condeferrable AS deferrable, k.*
+  o.confupdtype::text AS on_update, o.confmatchtype = 'f' AS whole, o.condeferrable AS deferrable, k.*
 FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
 JOIN pg_class p ON p.oid = o.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
 LEFT JOIN pg_constraint up ON up.oid = o.conparentid
@@ -63,6 +63,8 @@ class Link:
     on_delete: str
     on_update: str
     """As `on_delete`, a key of ACTIONS."""
+    whole: bool
+    """MATCH FULL: all of its columns are NULL, or none."""
     deferrable: bool
     columns: tuple[str, ...]
     references: tuple[str, ...]

@@ -1,6 +1,7 @@
 """What a rollback's writes would do to rows of tables outside it, by foreign key and action; refused unless allowed."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from psycopg import sql
@@ -8,7 +9,7 @@ from psycopg import sql
 from briefly_admin.domain.errors import Refused
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.rollback import holding
-from briefly_admin.engine.rollback.cascades import DELETE, UPDATE, Cascades, Effect
+from briefly_admin.engine.rollback.cascades import BLOCK, DELETE, UPDATE, Cascades, Effect
 from briefly_admin.engine.rollback.difference import Difference
 from briefly_admin.engine.rollback.links import ACTIONS, Link
 from briefly_admin.engine.target import Connection
@@ -27,12 +28,45 @@ SELECT effect, count(*) FROM (
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What the foreign keys would do, and the rows that were held for it."""
+
+    entries: list[Entry]
+    cascades: Cascades
+
+    def require_done(self) -> None:
+        """Once all is written: raises Refused unless each row that was to go or to change by a foreign key did so.
+
+        Triggers and rules of a table may hold its rows back, and a foreign key's own triggers may be switched off:
+        PostgreSQL then leaves rows that refer to nothing, and says nothing.
+        """
+        cascades, left = self.cascades, list[str]()
+        for number, effect in enumerate(cascades.effects if cascades.reached is not None else ()):
+            if effect.event != BLOCK and (rows := cascades.run(effect.link, _left(cascades, effect, number))):
+                left.append(f"{_rows(rows, '.'.join(effect.link.child))} (constraint {effect.link.name})")
+        if left:
+            raise Refused(
+                f"Rows that were to go or to change by foreign keys did not: {'; '.join(left)}. Everything was undone.",
+                remedy="Look at the triggers of those tables (one may hold rows back), and whether those of the foreign"
+                " keys are enabled.",
+            )
+        _drop(cascades)
+
+
+def hold(connection: Connection, differences: Sequence[Difference]) -> Foreseen:
+    """`consequences`; and the rows to be deleted, and those that go or change with them, are held.
+
+    Nobody can refer to them between this count and the deletion. Raises Refused as that does.
+    """
+    return _foreseen(Cascades(connection, differences, (), lock=True))
+
+
 def consequences(
     connection: Connection,
     differences: Sequence[Difference],
     *,
     without: Collection[tuple[str, str]] = (),
-    lock: bool = False,
 ) -> list[Entry]:
     """What the foreign keys across the rollback's edge would do, or what stands against it; what blocks comes first.
 
@@ -40,19 +74,34 @@ def consequences(
     in SQL's words, of: the plan's title or the "schema.table" of the rows that go, rows, blocks: no tick allows it,
     text: the sentence}. A row counts once for its table and action. `differences` stand in the order in which they are
     inserted; the relations of the differences hold as long as nobody else may write. `without`: (table, constraint)
-    that the rollback itself takes away first. `lock`: hold the rows to be deleted and those that go or change with
-    them, so that nobody can refer to them between this count and the deletion. Within a transaction; nothing of it
-    stays. Raises Refused, naming the table, where the role must not read or hold the rows.
+    that the rollback itself takes away first. Within a transaction; nothing of it stays. Raises Refused, naming the
+    table, where the role must not read or hold the rows.
     """
-    if not differences:
-        return []
-    cascades = Cascades(connection, differences, without, lock)
-    cascades.walk()
+    foreseen = _foreseen(Cascades(connection, differences, without, lock=False))
+    _drop(foreseen.cascades)
+    return foreseen.entries
+
+
+def _foreseen(cascades: Cascades) -> Foreseen:
+    if cascades.differences:
+        cascades.walk()
     entries = _entries(cascades)
-    entries += [entry for difference in differences for entry in _missed(cascades, difference)]
+    entries += [entry for difference in cascades.differences for entry in _missed(cascades, difference)]
+    entries.sort(key=lambda entry: (not entry["blocks"], entry["table"], entry["constraint"], entry["of"]))
+    return Foreseen(entries, cascades)
+
+
+def _left(cascades: Cascades, effect: Effect, number: int) -> sql.Composable:
+    """How many of the effect's rows are where they were: one that went or changed is there no more."""
+    assert cascades.reached is not None
+    return sql.SQL(
+        "SELECT count(*) FROM {} AS e JOIN {} AS o ON o.tableoid = e.rel AND o.ctid = e.tid WHERE e.effect = {}"
+    ).format(cascades.reached, effect.link.child_source, sql.Literal(number))
+
+
+def _drop(cascades: Cascades) -> None:
     if cascades.reached is not None:
-        connection.execute(sql.SQL("DROP TABLE {}").format(cascades.reached))
-    return sorted(entries, key=lambda entry: (not entry["blocks"], entry["table"], entry["constraint"], entry["of"]))
+        cascades.connection.execute(sql.SQL("DROP TABLE {}").format(cascades.reached))
 
 
 def require_allowed(entries: Sequence[Mapping[str, Any]], allow: Collection[str]) -> dict[str, int]:
@@ -150,6 +199,8 @@ def _broken(cascades: Cascades, effect: Effect, number: int) -> str:
     nulls = [name for name in effect.columns if effect.action == "n" or defaults[name] is None]
     if required := [name for name in nulls if name in link.required]:
         return f"But {', '.join(required)} takes no NULL."
+    if link.whole and 0 < len(nulls) < len(link.columns):
+        return f"But MATCH FULL takes no row of which only {', '.join(nulls)} is NULL."
     if nulls or any("nextval(" in (defaults[name] or "") for name in effect.columns):
         return ""
     if cascades.run(link, _homeless(cascades, effect, number, defaults)):
