@@ -17,10 +17,10 @@ from psycopg import sql
 
 from briefly_admin.domain.digest import TableDigest
 from briefly_admin.engine import scratch
-from briefly_admin.engine.rollback.difference import NOW, Counts, Difference
+from briefly_admin.engine.rollback.difference import Counts, Difference
 from briefly_admin.engine.rollback.selection import Pair
+from briefly_admin.engine.rollback.writing import digest as digest_rows
 from briefly_admin.engine.target import Connection
-from briefly_admin.vault.digest import digest_of, digest_sql
 
 _NOTE: Final = "seen"
 """A part of the scratch schema: a crash of the server that empties the differences takes it along."""
@@ -101,7 +101,7 @@ def digest(connection: Connection, pair: Pair, seen: Seen) -> TableDigest | None
     """
     if seen.rest is None or _rows(connection, pair, _MINE)[0] != seen.rest.count:
         return None
-    written = _digest(connection, pair, sql.SQL("NOT {}").format(_older(_MINE)))
+    written = digest_rows(connection, pair, sql.SQL("NOT {}").format(_older(_MINE)))
     return seen.rest + written
 
 
@@ -116,7 +116,7 @@ def _look(connection: Connection, found: Difference, *, digests: bool) -> Seen |
     row = connection.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint").fetchone()
     assert row is not None
     same = sql.SQL("NOT EXISTS (SELECT FROM {} AS d WHERE d.here = now.ctid)").format(found.pair.difference)
-    rest = _digest(connection, found.pair, same) if digests else None
+    rest = digest_rows(connection, found.pair, same) if digests else None
     return Seen(identity, _relation(connection, found.pair), int(row[0]), found.counts, found.columns, rest)
 
 
@@ -150,11 +150,3 @@ def _older(bound: sql.Composable) -> sql.Composable:
     """Whether `now` was written before the transaction of that full number; false where that cannot be told."""
     query = "pg_catalog.age(now.xmin) > (SELECT pg_catalog.age({}::text::pg_catalog.xid8::pg_catalog.xid))"
     return sql.SQL(query).format(bound)
-
-
-def _digest(connection: Connection, pair: Pair, where: sql.Composable) -> TableDigest:
-    source = sql.SQL("ONLY {}").format(pair.current.identifier)
-    server = connection.info.server_version
-    row = connection.execute(digest_sql(source, pair.staged.columns, where=where, alias=NOW, server=server)).fetchone()
-    assert row is not None
-    return digest_of(row)

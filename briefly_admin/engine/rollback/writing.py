@@ -9,7 +9,7 @@ from psycopg import sql
 from briefly_admin.domain.digest import TableDigest
 from briefly_admin.domain.errors import VerificationFailed
 from briefly_admin.domain.manifest import SequenceManifest
-from briefly_admin.engine.rollback.difference import Difference
+from briefly_admin.engine.rollback.difference import NOW, Difference
 from briefly_admin.engine.rollback.selection import Pair
 from briefly_admin.engine.target import Connection
 from briefly_admin.vault.digest import SendColumn, digest_of, digest_sql
@@ -114,10 +114,11 @@ def _restored(pair: Pair, column: SendColumn) -> sql.Composable:
     return sql.SQL("{}::{}").format(name, sql.SQL(current.type))  # as format_type quoted it
 
 
-def digest(connection: Connection, pair: Pair) -> TableDigest:
-    """The digest of the table as it is now, over the manifest's columns."""
+def digest(connection: Connection, pair: Pair, where: sql.Composable | None = None) -> TableDigest:
+    """The digest of the table as it is now, over the manifest's columns; of those rows alone (alias `now`)."""
     source = sql.SQL("ONLY {}").format(pair.current.identifier)
-    query = digest_sql(source, pair.staged.columns, server=connection.info.server_version)
+    server = connection.info.server_version
+    query = digest_sql(source, pair.staged.columns, where=where, alias=NOW, server=server)
     row = connection.execute(query).fetchone()
     assert row is not None
     return digest_of(row)
