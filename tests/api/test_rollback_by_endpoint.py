@@ -72,6 +72,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"settled": {"users": [{"key": [str(n)], "how": "keep"} for n in range(1001)]}}, "settled"),
     ({"mode": "exact", "rules": {"edited": "restore"}}, "rules"),
     ({"mode": "exact"} | settled(key=["2"], how="keep"), "settled"),
+    ({"allowance": 1}, "allowance"), ({"reason": "a\x1b[31mb"}, "reason"), ({"reason": "x" * 501}, "reason"),
+    ({"reason": None}, "reason"), ({"reason": ["x"]}, "reason"), ({"tables": []}, "tables"), ({"tables": "users"}, "tables"),
+    ({"tables": [None]}, "tables.0"), ({"backupId": None}, "backupId"), ({"backupId": 7}, "backupId"), ({"previewId": 7}, "previewId"),
+    ({"force": True}, "force"), ({"confirm": False}, "confirm"), ({"confirm": None}, "confirm"), ({"confirm": 1}, "confirm"), ({"confirm": [True]}, "confirm"),
     ({"previewId": ""}, "previewId"), ({"Rules": {}}, "Rules"), ({"confirm": "true"} | settled(key=["2"], how="keep"), "confirm"),
 ]  # fmt: skip
 
@@ -82,6 +86,8 @@ def test_each_fault_is_named_by_its_field_and_nothing_begins(admin: FlaskClient)
         body = answer.get_json()
         assert (answer.status_code, body["error"]) == (400, "bad_request"), (more, body)
         assert field in body["details"], (more, body)
+    missing = admin.post(PATH, json={name: value for name, value in KEEP.items() if name != "confirm"})
+    assert (missing.status_code, list(missing.get_json()["details"])) == (400, ["confirm"])
     assert admin.get("/api/migration").get_json()["data"]["count"] == 0
 
 
@@ -103,7 +109,18 @@ def test_what_is_known_only_with_the_backup(
             400,
             "secret",
         ),
-        ({"previewId": "7"}, 404, "no such run"),
+        ({"previewId": "7"}, 404, "no such run to be the preview: '7'. Preview this backup"),
+        ({"previewId": "../x"}, 404, "no such run to be the preview: '../x'"),
+        ({"backupId": "backup_1' OR 1=1"}, 404, "no such backup"),
+        ({"backupId": "\ud800"}, 404, "no such backup"),
+        (settled(key=["2", "3"], how="keep"), 400, "users, row 2: key must have 1 of id"),
+        (settled(key=["2"], how="edit", values={"nonsense": "x"}), 400, "row 2: nonsense cannot be edited here"),
+        (settled(key=["2"], how="edit", values={"id": "x"}), 400, "it is of the key"),
+        (
+            settled(key=["2"], how="keep") | {"tables": ["user_settings"]},
+            400,
+            "users must be one of the tables that go",
+        ),
         ({"allow": ["public.nothing"]}, 400, "no table public.nothing"),
         ({"allow": ["public.seen"]}, 409, "public.seen: it is a view"),
         ({"previewId": migrated.id}, 409, "no finished preview"),
@@ -117,6 +134,22 @@ def test_what_is_known_only_with_the_backup(
     assert answer.status_code == 409
     assert "not taken by a migration" in answer.get_json()["message"]
     assert admin.get("/api/migration").get_json()["data"]["count"] == 2
+
+    counting = admin.post(f"/api/v1/backups/{migrated.backup_name}/preview", json={}).get_json()["data"]["id"]
+    for backup, words in (
+        (migrated.backup_name, "it is still pending. Wait until"),
+        (own.backup_name, "a preview of "),
+    ):
+        answer = admin.post(PATH, json={"backupId": backup, "confirm": True, "previewId": counting})
+        assert (answer.status_code, answer.get_json()["error"]) == (409, "refused")
+        assert words in answer.get_json()["message"]
+    key = {"Idempotency-Key": "twice"}
+    begun = admin.post(PATH, json=wish | {"tables": ["users", "users"]}, headers=key)
+    assert begun.status_code == 202
+    for more, headers, code in (({}, {}, "busy"), ({"reason": "Another."}, key, "refused")):
+        answer = admin.post(PATH, json=wish | {"tables": ["users", "users"]} | more, headers=headers)
+        assert (answer.status_code, answer.get_json()["error"]) == (409, code), answer.get_json()
+    assert "use a new key" in answer.get_json()["message"]
 
 
 def test_all_that_is_wished_reaches_the_run_and_a_repeated_request_is_one(
@@ -160,6 +193,18 @@ def test_all_that_is_wished_reaches_the_run_and_a_repeated_request_is_one(
     assert {name: options[name] for name in names} == {name: expected[name] for name in names}
     assert options["beyond"] == [["public", "invoices"]]
     assert options["origin"] == {"run_id": migrated.id, "number": migrated.number}
+
+
+def late_or_cancelled(settings: Settings, bob: FlaskClient, ana: FlaskClient) -> None:
+    """What waited too long, or was cancelled meanwhile, nobody approves any more."""
+    path = "/api/v1/runs/1/approve"
+    late = {"approval": {"asked_until": "2025-01-01T00:00:00+00:00", "asked_by": "x", "askers": [], "names": {}}}
+    put(settings.database_url, RunState.AWAITING_APPROVAL, options=late)
+    answer = bob.post(path)
+    assert (answer.status_code, answer.get_json()["error"]) == (409, "refused")
+    assert "waited too long for an approval. Cancel it and start it again." in answer.get_json()["message"]
+    assert ana.post("/api/v1/runs/1/cancel").get_json()["data"]["status"] == "cancelled"
+    assert "Run 1 is cancelled: approve is not possible" in bob.post(path).get_json()["message"]
 
 
 def test_another_admin_approves_and_nobody_else(
@@ -214,6 +259,7 @@ def test_another_admin_approves_and_nobody_else(
             answer = bob.post(path)
             assert answer.status_code == 409, state
             assert f"Run 1 is {state.value}: approve is not possible" in answer.get_json()["message"]
+    late_or_cancelled(settings, bob, ana)
     services_of(strict).close()
 
 

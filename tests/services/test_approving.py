@@ -1,15 +1,21 @@
 """REQUIRE_APPROVAL=1: what changes data begins only once another admin has approved just that."""
 
+import json
 from dataclasses import replace
+from typing import Any
 
+import psycopg
 import pytest
 
 from briefly_admin.domain.actions import Action
-from briefly_admin.domain.errors import Busy, NotAllowed, Refused, Stopped
+from briefly_admin.domain.errors import Busy, NotAllowed, NotFound, Refused, Stopped
 from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.engine.identity import identify
 from briefly_admin.services import ServiceConfig, assemble
+from briefly_admin.services.views import RunView
 from tests.services.conftest import Stage
+from tests.services.keeping import keep
 
 BEN = Actor("ben@example.com", Role.ADMIN, "page")
 
@@ -165,3 +171,48 @@ def test_a_token_without_a_person_approves_nothing_and_one_with_a_person_is_that
     own = careful.services.runs.start(careful.ana, RunKind.MIGRATION)
     with pytest.raises(Refused, match="another admin"):
         careful.services.runs.approve(by_token(careful.ana, "another"), own.id)
+
+
+def test_a_rollback_is_approved_with_its_backup_mode_and_tables(careful: Stage) -> None:
+    runs = careful.services.runs
+    kept = keep(careful, "one")
+    with psycopg.connect(careful.app_url) as connection:
+        tables = [{"table": name, "rows": 1, "bytes": 1} for name in ("users", "user_settings")]
+        connection.execute(
+            "UPDATE briefly_admin.backup SET tables = %s, target_id = %s",
+            (json.dumps(tables), identify(careful.servers.target)),
+        )
+    assert runs.preview(careful.olga, "one").state is RunState.PENDING, "it changes nothing"
+
+    def asked(**more: Any) -> RunView:
+        run = runs.rollback(careful.ana, kept.name, confirm=True, reason="Wrong tiers.", **more)
+        assert run.state is RunState.AWAITING_APPROVAL
+        return run
+
+    def refused(actor: Actor, run: RunView, words: str) -> None:
+        with pytest.raises(Refused, match=words) as raised:
+            runs.approve(actor, run.id)
+        assert raised.value.remedy
+
+    run = asked(tables=["users"], idempotency_key="once")
+    names = runs.get(careful.vito, run.id).options["approval"]["names"]
+    assert {name: names[name] for name in ("kind", "backup", "mode", "tables")} == {
+        "kind": "rollback", "backup": "one", "mode": "exact", "tables": ["users"],
+    }  # fmt: skip
+    assert asked(tables=["users"], idempotency_key="once").id == run.id
+    with pytest.raises(Busy, match="awaiting_approval"):
+        asked()
+    refused(careful.ana, run, "another admin")
+    runs.cancel(careful.olga, run.id)
+    refused(BEN, run, "is cancelled: approve is not possible")
+
+    run = asked()
+    assert runs.approve(BEN, run.id).state is RunState.PENDING
+    refused(BEN, run, "is pending: approve is not possible")
+    runs.cancel(BEN, run.id)
+    run = asked()
+    careful.clock.move(hours=25)
+    refused(BEN, run, "waited too long")
+    for missing in ("x", "99", "00000000-0000-4000-8000-000000000000", "\0"):
+        with pytest.raises(NotFound):
+            runs.approve(BEN, missing)
