@@ -9,7 +9,9 @@ from psycopg import sql
 
 from briefly_admin.domain.errors import Refused
 from briefly_admin.engine.retry import describe
+from briefly_admin.engine.rollback import holding, links
 from briefly_admin.engine.rollback.classes import Classified
+from briefly_admin.engine.rollback.links import Link
 from briefly_admin.engine.rollback.samples import has_secret_key
 from briefly_admin.engine.rollback.selection import Pair
 from briefly_admin.engine.target import Connection
@@ -76,9 +78,56 @@ def _located(connection: Connection, plan: Plan, each: Classified, rows: Sequenc
         Settled(places[place], tuple(row["key"]), row["how"], dict(row.get("values") or {}))
         for place, row in enumerate(rows, start=1)
     ]
+    acting = _acting(connection, pair) if any(row.values for row in found) else []
     for row in found:
         _require_editable(plan, pair, row)
+        _require_unreferenced(connection, pair, row, acting)
     return found
+
+
+def _acting(connection: Connection, pair: Pair) -> list[Link]:
+    """Foreign keys that change rows when what those refer to changes."""
+    found = links.onto(connection, sorted(links.lineage(connection, pair.current.oid)))
+    return [link for link in found if link.on_update not in "ar"]
+
+
+def _require_unreferenced(connection: Connection, pair: Pair, row: Settled, acting: Sequence[Link]) -> None:
+    """Rows that an edit would change by a foreign key were in no preview. Of values that do not fit, `edit` says so."""
+    for link in acting:
+        changing, refer = [name for name in link.references if name in row.values], "refer"
+        try:
+            with connection.transaction():
+                found = connection.execute(_referring(pair, row, link, changing)).fetchone() if changing else None
+                rows = f"{found[0]:,} row{'' if found[0] == 1 else 's'}" if found and found[0] else ""
+        except psycopg.DataError:
+            continue
+        except psycopg.errors.InsufficientPrivilege:
+            rows, refer = "some rows", "may refer"
+        if rows:
+            raise Refused(
+                f"{pair.name}, row {', '.join(row.key)}: {', '.join(changing)} cannot be edited, because {rows} of"
+                f" {'.'.join(link.child)} {refer} to it, and would change with it (constraint {link.name}).",
+                remedy="Settle the row in another way, or edit it after the rollback; nothing was changed.",
+            )
+
+
+def _referring(pair: Pair, row: Settled, link: Link, changing: Sequence[str]) -> sql.Composed:
+    """How many rows refer to what the row's edit changes."""
+    tests = (
+        sql.SQL("NOT {}").format(_holds(pair, "p", name, row.values[name])) for name in changing
+    )  # fmt: skip
+    return sql.SQL("SELECT count(*) FROM {} AS o JOIN ONLY {} AS p ON {} WHERE p.ctid = {} AND ({})").format(
+        link.child_source, pair.current.identifier, holding.refers(link), sql.Literal(row.here),
+        sql.SQL(" OR ").join(tests),
+    )  # fmt: skip
+
+
+def _holds(pair: Pair, alias: str, name: str, text: str | None) -> sql.Composable:
+    """Whether the row's column has that value; read by PostgreSQL, as it is written."""
+    column = pair.current.column(name)
+    return sql.SQL("({name}::text IS NOT DISTINCT FROM {value}::{type}::text)").format(
+        name=sql.Identifier(alias, name), value=sql.Literal(text), type=sql.SQL(column.type if column else "text")
+    )
 
 
 def _require_editable(plan: Plan, pair: Pair, row: Settled) -> None:
@@ -145,13 +194,7 @@ def _edit(connection: Connection, pair: Pair, row: Settled, values: Mapping[str,
 
 def stands(connection: Connection, pair: Pair, row: Settled, here: str) -> bool:
     """Whether the edited row, which is at `here` now, has its values; read by PostgreSQL, as they were written."""
-    columns = [(sql.Identifier("now", name), pair.current.column(name), text) for name, text in row.values.items()]
-    tests = (
-        sql.SQL("{name}::text IS NOT DISTINCT FROM {value}::{type}::text").format(
-            name=name, value=sql.Literal(text), type=sql.SQL(column.type if column else "text")
-        )
-        for name, column, text in columns
-    )
+    tests = (_holds(pair, "now", name, text) for name, text in row.values.items())
     query = sql.SQL("SELECT {} FROM ONLY {} AS now WHERE now.ctid = {}").format(
         sql.SQL(" AND ").join(tests), pair.current.identifier, sql.Literal(here)
     )
