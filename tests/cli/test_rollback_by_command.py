@@ -145,6 +145,30 @@ def test_wrong_words_of_a_rollback(command: Command) -> None:
     assert command("rollback", "x", "--mode", "keep").is_one_line("Nothing was rolled back", "--confirm")
 
 
+def hostile(command: Command, backup: str, migration: str, file: Path) -> None:
+    """Each is one line that says what is wrong and what to do, with the contract's exit code; nothing begins."""
+    file.write_text('{"users": [{"key": ["1"], "how": "edit", "values": {"nonsense": "x"}}]}')
+    cases: tuple[tuple[int, tuple[str, ...], tuple[str, ...]], ...] = (
+        (2, ("--tables", "users,chats"), ("Must be tables of the backup", "users")),
+        (2, ("--preview-id", "not-a-uuid"), ("no such run to be the preview: 'not-a-uuid'", "Preview this backup")),
+        (4, ("--preview-id", migration), ("is no finished preview of", "it is a migration", "Preview this backup")),
+        (2, ("--allowance", "3"), ("allowance: Belongs to a preview",)),
+        (2, ("--reason", "a\x1b[2Jb"), ("reason: Must be plain text",)),
+        (2, ("--allow", "public.nothing"), ("no table public.nothing", "Write schema.table")),
+        (2, ("--mode", "keep", "--settle", str(file)), ("users, row 1: nonsense cannot be edited here",)),
+    )
+    for code, words, expected in cases:
+        answer = command("rollback", backup, *words, "--confirm")
+        assert (answer.code, answer.is_one_line(*expected)) == (code, True), (words, answer)
+    for words in (
+        ("rollback", backup, "--preview", "--tables", ","),
+        ("rollback", "../x", "--confirm"),
+        ("approve", "99"),
+    ):
+        answer = command(*words)
+        assert (answer.code, answer.is_one_line(" name them" if "../x" in words else "")) == (2, True), (words, answer)
+
+
 def test_keep_from_preview_to_end(command: Command, target_database: str, tmp_path: Path) -> None:
     assert command("selftest", "create-data", "--embeddings", "none").code == 0
     done = command("run", "--json")
@@ -163,6 +187,7 @@ def test_keep_from_preview_to_end(command: Command, target_database: str, tmp_pa
     assert preview["preview"]["classes"]["users"]["edited"] == 2
 
     file = tmp_path / "settled.json"
+    hostile(command, name, done.lines[-1]["id"], file)
     file.write_text(
         json.dumps({"users": [{"key": [ids[0]], "how": "edit", "values": {"stripe_customer_id": "Settled"}}]})
     )
