@@ -4,20 +4,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
-from briefly_admin.engine import sampledata
+from briefly_admin.domain.config import RunConfig
+from briefly_admin.domain.runs import RunKind
+from briefly_admin.embedded import EmbeddedServers
+from briefly_admin.engine import fence, sampledata
+from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.target import Target
 from briefly_admin.plans import plan
 from briefly_admin.services import restoring
 from briefly_admin.store.journal import DatabaseJournal
 from tests.engine.journal_memory import RunRecord
 from tests.faults import outsiders, three_ways
-from tests.faults.databases import copy_database, drop_database
+from tests.faults.databases import Contents, contents, copy_database, drop_database
 from tests.faults.ground import Ground, name_of
 from tests.faults.harness import ANA, Field
 from tests.faults.oracle import TABLES
@@ -64,6 +70,8 @@ class Migrated:
     options: Mapping[str, Any]
     before: Rows
     after: Rows
+    contents: Contents
+    """Of the database before the migration."""
 
     def made(self, kind: str) -> dict[str, frozenset[str]]:
         """Table → names of the schema changes of that kind that the migration made."""
@@ -79,6 +87,35 @@ class Migrated:
         return min(self.before["users"])
 
 
+class Copy:
+    """A fresh copy of the migrated database, or of `template`, and the runs of it; journals are kept in memory."""
+
+    def __init__(self, place: Migrated, servers: EmbeddedServers, *, template: str | None = None) -> None:
+        self.place = place
+        drop_database(servers, place.url)
+        name, owner = sql.Identifier(name_of(place.url)), sql.Identifier(urlsplit(place.url).username or "")
+        with psycopg.connect(servers.superuser_url(), autocommit=True) as connection:
+            copied = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}")
+            connection.execute(copied.format(name, sql.Identifier(template or name_of(place.template)), owner))
+            # A restore sets its own.
+            connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit TO off").format(name))
+        # A rollback marks the changes that it takes back; nothing else of the record is written.
+        self.others = {place.record.run_id: replace(place.record, changes=dict(place.record.changes))}
+
+    def context(self, kind: RunKind, record: RunRecord, **options: Any) -> RunContext:
+        """Of the run's next attempt, which leads from now on. A later rollback takes earlier ones' changes back, too."""
+        journal = record.next_attempt(self.others)
+        options = {**self.place.options, "reverts": [str(run_id) for run_id in self.others], **options}
+        context = RunContext(
+            record.run_id, journal.attempt, kind, plan("unified"), self.place.target, self.place.vault, journal,
+            lambda _: None, lambda: RunConfig(max_retries=0, retry_delay=1), options, sleep=lambda _: None,
+            random=Random(1),
+        )  # fmt: skip
+        if kind is RunKind.ROLLBACK:
+            fence.take_over(context.target, record.run_id, journal.attempt).release()
+        return context
+
+
 @contextmanager
 def migrated(ground: Ground, seed: int) -> Iterator[Migrated]:
     """A small database, half of its rows dirty, as a real migration leaves it."""
@@ -92,7 +129,7 @@ def migrated(ground: Ground, seed: int) -> Iterator[Migrated]:
             _copy_into(connection, "was")
         with replace(ground, dirty=name_of(small)).field(lease=30) as field:
             url = field.environ["TARGET_DATABASE_URL"]
-            before = three_ways.read(url)
+            before, held = three_ways.read(url), contents(url)
             run = field.migrate(pause=0, batchSize=100)
             field.services.leading.lead(run.id, report=lambda _: None, interrupted=lambda: False, leader="test:1")
             field.ends(run)
@@ -102,7 +139,7 @@ def migrated(ground: Ground, seed: int) -> Iterator[Migrated]:
             template = copy_database(servers, name_of(url))
             record, options, backup_id = _told(field, UUID(run.id))
             vault = field.services.servers.vault
-            yield Migrated(url, template, Target(url), vault, backup_id, record, options, before, after)
+            yield Migrated(url, template, Target(url), vault, backup_id, record, options, before, after, held)
     finally:
         for each in (small, template):
             if each:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from briefly_admin.embedded import EmbeddedServers
+from tests.faults.aftermath import Migrated, migrated
 from tests.faults.ground import Ground, make_app, make_dirty
 from tests.faults.harness import Field, Undisturbed
 
@@ -15,6 +16,13 @@ from tests.faults.harness import Field, Undisturbed
 def common_ground(embedded: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Ground:
     """Its databases go with the servers."""
     return Ground(embedded, make_dirty(embedded), make_app(embedded), tmp_path_factory.mktemp("ground"))
+
+
+@pytest.fixture(scope="session")
+def migrated_place(common_ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Migrated]:
+    """A small migrated database, for those who roll copies of it back."""
+    with migrated(replace(common_ground, logs=tmp_path_factory.mktemp("migrated")), 3) as place:
+        yield place
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 """Blows at chosen statements of a rollback, struck from within the process that restores.
 
-The statements on the target's session are counted over all processes of a field, from the preview's first one on; a
-COMMIT, and the end of a savepoint, are statements, too, and so is the instant before each of the two phases. After a blow
-the phase begins anew, and so does the count: the gap to the next blow is a statement's number in the next attempt.
+The statements on the target's session are counted over all processes of a field, from the first one on with which a
+rollback's own preview leaves something to its restore; a COMMIT, and the end of a savepoint, are statements, too, and so is
+the instant between the two phases. After a blow the phase begins anew, and so does the count: the gap to the next blow is
+a statement's number in the next attempt.
 """
 
 import os
@@ -19,7 +20,6 @@ import psycopg
 from briefly_admin.domain.runs import Phase, RunKind
 
 STAGES = ("before", "during", "after")
-_COUNTED = frozenset({(RunKind.ROLLBACK, Phase.PREVIEW), (RunKind.ROLLBACK, Phase.RESTORE)})
 VICTIMS = ("worker", "horse", "session", "backend", "restart")
 
 
@@ -159,9 +159,11 @@ def arm() -> None:
     if not os.environ.get("FAULTS_STATEMENTS"):
         return
     from briefly_admin.engine import pipeline, rollback  # not sooner: the store is hurt first, see hurt.py
+    from briefly_admin.engine.rollback import unmoved
 
     counter = _Counter(Path(os.environ["FAULTS_STATEMENTS"]))
     execute, leave, run_phase = psycopg.Cursor.execute, psycopg.Transaction.__exit__, rollback.run_phase
+    note = unmoved.note
 
     def counted_execute(self: Any, *arguments: Any, **options: Any) -> Any:
         return counter.around(self.connection, lambda: execute(self, *arguments, **options))
@@ -169,16 +171,20 @@ def arm() -> None:
     def counted_exit(self: Any, *error: Any) -> Any:
         return counter.around(self.connection, lambda: leave(self, *error))
 
+    def counted_note(*arguments: Any, **options: Any) -> None:
+        counter.active = threading.get_ident()  # to the end of the phase
+        note(*arguments, **options)
+
     def counted_phase(context: Any, phase: Phase) -> Any:
-        if (context.kind, phase) not in _COUNTED:
-            return run_phase(context, phase)
-        counter.active = threading.get_ident()
         try:
-            counter.between()
+            if (context.kind, phase) == (RunKind.ROLLBACK, Phase.RESTORE):
+                counter.active = threading.get_ident()
+                counter.between()
             return run_phase(context, phase)
         finally:
             counter.active = None
 
     psycopg.Cursor.execute = counted_execute  # type: ignore[method-assign]
     psycopg.Transaction.__exit__ = counted_exit  # type: ignore[method-assign]
+    vars(unmoved)["note"] = counted_note
     vars(pipeline)["run_phase"] = counted_phase

@@ -1,13 +1,11 @@
 """A few rounds of edits; what brute force says of rows made by hand; and that what is not so is noticed."""
 
 import struct
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.aftermath import UNCOUNTED
+from tests.faults.aftermath import UNCOUNTED, Migrated
 from tests.faults.ground import Ground
 from tests.faults.oracle import TABLES
 from tests.faults.rows import edits
@@ -15,8 +13,8 @@ from tests.faults.test_rows import says
 from tests.faults.three_ways import Choice, Row, Rows, Settled, ThreeWays, differences
 
 
-def test_a_few_rounds(common_ground: Ground, tmp_path: Path) -> None:
-    facts = edits.trial(replace(common_ground, logs=tmp_path), 3, 5)
+def test_a_few_rounds(common_ground: Ground, migrated_place: Migrated) -> None:
+    facts = edits.rounds(migrated_place, common_ground.servers, 3, 5)
     assert facts["migrated"] > 10
     assert facts["edits"] > 0
     assert "5 rounds with" in says("edits", facts)

@@ -6,25 +6,21 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from random import Random
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
-from briefly_admin.domain.config import RunConfig
 from briefly_admin.domain.errors import Refused
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.embedded import EmbeddedServers
-from briefly_admin.engine import fence, rollback
+from briefly_admin.engine import rollback
 from briefly_admin.engine.context import RunContext
-from briefly_admin.plans import plan
 from tests.engine.journal_memory import RunRecord
 from tests.faults import outsiders, three_ways
-from tests.faults.aftermath import GENERATED, SEQUENCE, Migrated, migrated
-from tests.faults.databases import drop_database
+from tests.faults.aftermath import GENERATED, SEQUENCE, Copy, Migrated, migrated
 from tests.faults.editing import Editor
-from tests.faults.ground import Ground, name_of
+from tests.faults.ground import Ground
 from tests.faults.moving import Mover
 from tests.faults.oracle import TABLES
 from tests.faults.reasons import State, Verdict, Wish, judge
@@ -59,17 +55,7 @@ class Round:
     """One copy of the migrated database, the edits made to it, and the runs that look at it."""
 
     def __init__(self, place: Migrated, servers: EmbeddedServers, dice: Random) -> None:
-        self._place, self._dice = place, dice
-        drop_database(servers, place.url)
-        copied = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(
-            *map(sql.Identifier, (name_of(place.url), name_of(place.template), urlsplit(place.url).username or ""))
-        )
-        with psycopg.connect(servers.superuser_url(), autocommit=True) as connection:
-            connection.execute(copied)
-            quick = sql.SQL("ALTER DATABASE {} SET synchronous_commit TO off")  # a restore sets its own
-            connection.execute(quick.format(sql.Identifier(name_of(place.url))))
-        # A rollback marks the changes that it takes back; nothing else of the record is written.
-        self._others = {place.record.run_id: replace(place.record, changes=dict(place.record.changes))}
+        self._place, self._copy, self._dice = place, Copy(place, servers), dice
         self.facts: Counter[str] = Counter()
 
     def turns(self, most: int) -> int:
@@ -82,19 +68,18 @@ class Round:
             editor = Editor(connection, self._dice)
             if again:
                 editor.migrate_again()
-            editor.edit(self._dice.choice((0, 1, 5, 20, 40)))
+            editor.edit(self._dice.choice((0, 1, 3, 8, 20)))
         self.facts["edits"] += editor.done.total()
 
     def take(self) -> None:
         """A rollback, often of a confirmed preview, and others that move rows whenever they can."""
         dice, place = self._dice, self._place
         tables = (
-            TABLES if dice.random() < 0.4 else tuple(sorted(dice.sample(TABLES, dice.randint(1, 4)), key=TABLES.index))
+            TABLES if dice.random() < 0.2 else tuple(sorted(dice.sample(TABLES, dice.randint(1, 3)), key=TABLES.index))
         )
         wish = Wish(dice.choice(("exact", "keep")), tables, allow=dice.choice(_ALLOWED))
         options: dict[str, Any] = {
             "mode": wish.mode, "tables": None if tables == TABLES else list(tables), "allow": sorted(wish.allow),
-            "reverts": [str(run_id) for run_id in self._others],
         }  # fmt: skip
         state = State.read(place)
         if wish.mode == "keep":
@@ -108,7 +93,7 @@ class Round:
     def _confirm(self, wish: Wish, state: State) -> tuple[Wish, dict[str, Any]]:
         """After a preview, which is what the rollback must find again, about; perhaps it is not."""
         record, seen = RunRecord(), replace(wish, tables=self._dice.choice((wish.tables, TABLES)))
-        context = self._context(RunKind.PREVIEW, record, mode="exact", tables=list(seen.tables))
+        context = self._copy.context(RunKind.PREVIEW, record, mode="exact", tables=list(seen.tables))
         preview = [rollback.run_phase(context, phase) for phase in _PHASES[:2]][1]
         require_true(preview, self._place, state, seen)
         if self._dice.random() < 0.3:
@@ -123,17 +108,6 @@ class Round:
             "expected_outside": outside, "allowance": allowance,
         }  # fmt: skip
 
-    def _context(self, kind: RunKind, record: RunRecord, **options: Any) -> RunContext:
-        journal = record.next_attempt(self._others)
-        context = RunContext(
-            record.run_id, journal.attempt, kind, plan("unified"), self._place.target, self._place.vault, journal,
-            lambda _: None, lambda: RunConfig(max_retries=0, retry_delay=1), {**self._place.options, **options},
-            sleep=lambda _: None, random=Random(1),
-        )  # fmt: skip
-        if kind is RunKind.ROLLBACK:
-            fence.take_over(context.target, record.run_id, journal.attempt).release()
-        return context
-
     def _roll_back(self, wish: Wish, options: Mapping[str, Any]) -> None:
         """Through all phases, or to where it must be refused; a later one takes this one's schema changes back, too."""
         place, record = self._place, RunRecord()
@@ -144,7 +118,7 @@ class Round:
                 mover.wait()
                 held.append(State.read(place))
 
-            context = replace(self._context(RunKind.ROLLBACK, record, **options), sleep=wait)
+            context = replace(self._copy.context(RunKind.ROLLBACK, record, **options), sleep=wait)
             mover.open()
             rollback.run_phase(context, Phase.STAGE)
             state = State.read(place)
@@ -165,7 +139,7 @@ class Round:
             if done is not None:
                 context.journal.phase_finished(Phase.RESTORE, done)
                 rollback.run_phase(context, Phase.VERIFY)
-                self._others[record.run_id] = record
+                self._copy.others[record.run_id] = record
 
     def _restore(self, context: RunContext, wish: Wish, held: Sequence[State]) -> dict[str, Any] | None:
         """The result, as the oracle has it; None where it was refused, and had to be. `held`: what others left, newest
@@ -237,21 +211,26 @@ def _field(url: str, type_: str, value: str | None) -> bytes | None:
 
 
 def trial(ground: Ground, seed: int, count: int = EACH) -> Facts:
-    """So many rounds over one migrated database, a few in each copy of it."""
-    found: Counter[str] = Counter(count=count)
+    """So many rounds over one migrated database."""
     with migrated(ground, seed) as place:
-        number = 0
-        while number < count:
-            copy = Round(place, ground.servers, Random(f"{seed}/{number}"))
-            for turn in range(copy.turns(count - number)):
-                try:
-                    copy.edit(again=turn > 0)
-                    copy.take()
-                except Exception as error:
-                    error.add_note(f"round {number} of seed {seed}, turn {turn} of its copy")
-                    raise
-                number += 1
-            found += copy.facts
+        return rounds(place, ground.servers, seed, count)
+
+
+def rounds(place: Migrated, servers: EmbeddedServers, seed: int, count: int) -> Facts:
+    """So many, a few in each copy of the database."""
+    found: Counter[str] = Counter(count=count)
+    number = 0
+    while number < count:
+        copy = Round(place, servers, Random(f"{seed}/{number}"))
+        for turn in range(copy.turns(count - number)):
+            try:
+                copy.edit(again=turn > 0)
+                copy.take()
+            except Exception as error:
+                error.add_note(f"round {number} of seed {seed}, turn {turn} of its copy")
+                raise
+            number += 1
+        found += copy.facts
     return dict(found)
 
 

@@ -6,24 +6,38 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import psycopg
 
-from briefly_admin.domain.runs import RunState
+from briefly_admin.domain.errors import Unavailable
+from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.rollback import run_phase
 from briefly_admin.services.views import RunView
+from tests.engine.journal_memory import RunRecord
 from tests.faults import statements
-from tests.faults.databases import Contents, difference
-from tests.faults.ground import Ground
+from tests.faults.aftermath import Copy, Migrated, migrated
+from tests.faults.databases import Contents, contents, copy_database, difference, drop_database
+from tests.faults.editing import Editor
+from tests.faults.forks import PHASES, Forks
+from tests.faults.ground import Ground, name_of
 from tests.faults.harness import ANA, Field
 from tests.faults.rows.row import Facts, Row, most, total
 from tests.faults.statements import STAGES, VICTIMS, StatementBlow
 
+Found = TypeVar("Found")
 KILLS = 7
 """Of each rollback."""
+FORKED = 30
+"""Of each trial with children, and at once in a rollback."""
+_AT_ONCE = 6
+_FORKED_STATEMENTS = {"exact": 450, "keep": 700}
+_MOST_ATTEMPTS = 30
 ROLLBACKS = 2
 """Of each trial: one of the migration, and one of that rollback."""
-STATEMENTS = (410, 590)
+STATEMENTS = (450, 640)
 """Of the restore of each, about: a number beyond its last one kills nobody."""
 _LEASE = 1
 _WEIGHTS = {"worker": 25, "horse": 25, "session": 34, "backend": 6, "restart": 10}
@@ -47,8 +61,90 @@ class Struck:
     looks: int = 0
     attempts: int = 0
 
+    def tell(self, logs: Path) -> None:
+        """What fell since it was arranged."""
+        numbers = statements.struck(logs)
+        plan = [line.split()[1] for line in (logs / "statements.plan").read_text(encoding="utf-8").splitlines()]
+        self.died.update(plan[: len(numbers)])
+        self.numbers += numbers
 
-def trial(
+
+def trial(ground: Ground, seed: int) -> Facts:
+    """By turns with workers and a clock, and by children of this process, which come after one another faster."""
+    if seed % 2 == 0:
+        return with_workers(ground, seed // 2)
+    with migrated(ground, seed) as place:
+        return with_forks(place, ground, seed // 2)
+
+
+def with_forks(
+    place: Migrated, ground: Ground, seed: int, *, kills: int = FORKED, victims: Sequence[str] = VICTIMS
+) -> Facts:
+    """Rollbacks of a small migrated database whose data were edited since, by turns exact and keep, and with a preview."""
+    chance, struck, servers = random.Random(seed), Struck(), ground.servers
+    modes: Counter[str] = Counter()
+    while struck.died.total() < kills:
+        mode = ("exact", "keep")[(seed + modes.total()) % 2]
+        copy = Copy(place, servers)
+        with psycopg.connect(place.url, autocommit=True) as connection:
+            Editor(connection, chance).some(20, ("change", "back", "remove", "create", "again", "derive"))
+        edited = copy_database(servers, name_of(place.url))
+        try:
+            start, goal = _contents(place.url), place.contents
+            if mode == "keep":
+                _through_phases(copy.context(RunKind.ROLLBACK, RunRecord(), mode=mode))
+                goal, copy = _contents(place.url), Copy(place, servers, template=name_of(edited))
+            dying = chance.choices(victims, [_WEIGHTS[victim] for victim in victims], k=min(_AT_ONCE, kills))
+            first = seed * FORKED + struck.died.total()
+            statements.arrange(ground.logs, _blows(chance, first, _FORKED_STATEMENTS[mode], dying))
+            _resumed(
+                _forks(copy, mode, ground.logs, previewed=chance.random() < 0.5), ground.logs, (start, goal), struck
+            )
+        finally:
+            drop_database(servers, edited)
+        modes[mode] += 1
+    return {
+        "count": struck.died.total(), "mode": "forked", "attempts": struck.attempts, "looks": struck.looks,
+        "last": max(struck.numbers, default=0), "rollbacks": modes.total(), **struck.died,
+    }  # fmt: skip
+
+
+def _forks(copy: Copy, mode: str, logs: Path, *, previewed: bool) -> Forks:
+    record, options = RunRecord(), {"mode": mode}
+    if previewed:
+        preview = RunRecord()
+        _through_phases(copy.context(RunKind.PREVIEW, preview, mode="exact"))
+        options["preview_id"] = str(preview.run_id)
+    return Forks(lambda: copy.context(RunKind.ROLLBACK, record, **options), copy.place.url, logs)
+
+
+def _through_phases(context: RunContext) -> None:
+    for phase in PHASES[: 2 if context.kind is RunKind.PREVIEW else None]:
+        context.journal.phase_finished(phase, run_phase(context, phase))
+
+
+def _resumed(forks: Forks, logs: Path, ends: tuple[Contents, Contents], struck: Struck) -> None:
+    """Child after child; the database is looked at after each of them."""
+    restored = ended = False
+    while not ended:
+        assert forks.attempts < _MOST_ATTEMPTS, "it does not come to an end"
+        ended = _patiently(forks.attempt)
+        restored = require_an_end(_patiently(lambda: _contents(forks.url)), ends, struck, restored=restored)
+    assert restored, "not restored"
+    struck.attempts += forks.attempts
+    struck.tell(logs)
+    with psycopg.connect(forks.url) as connection:
+        left = connection.execute(
+            "SELECT nspname::text FROM pg_namespace WHERE starts_with(nspname, 'briefly_scratch_')"
+        ).fetchall()
+    assert not left, left
+
+
+def _contents(url: str) -> Contents:
+    return {name: texts for name, texts in contents(url).items() if name != "quarantine"}
+
+
+def with_workers(
     ground: Ground, seed: int, *, kills: int = KILLS, rollbacks: int = ROLLBACKS, victims: Sequence[str] = VICTIMS
 ) -> Facts:
     """A rollback of a migration whose data were edited since, and a rollback of that; by turns exact and keep, with a
@@ -144,18 +240,18 @@ def _through(field: Field, run: RunView, workers: int, ends: tuple[Contents, Con
     assert view.state is RunState.COMPLETED, (view.state, view.error, view.remedy, field.said())
     assert _look(field, ends, struck, restored=restored), "not restored"
     assert (view.report or {})["verify"]["verified"] is True
-    numbers = statements.struck(field.logs)
-    plan = [line.split()[1] for line in (field.logs / "statements.plan").read_text(encoding="utf-8").splitlines()]
-    struck.died.update(plan[: len(numbers)])
-    struck.numbers += numbers
+    struck.tell(field.logs)
     struck.attempts += view.attempt
     require_no_scratch_of(field, view)
     field.dismiss()  # what comes between two rollbacks is this process's to do
 
 
 def _look(field: Field, ends: tuple[Contents, Contents], struck: Struck, *, restored: bool) -> bool:
+    return require_an_end(_patiently(lambda: _held(field)), ends, struck, restored=restored)
+
+
+def require_an_end(found: Contents, ends: tuple[Contents, Contents], struck: Struck, *, restored: bool) -> bool:
     """Whether the target is restored; it is that, or as before, and it never goes back."""
-    found = _patiently(lambda: _held(field))
     struck.looks += 1
     before, after = (difference(end, found) for end in ends)
     assert not before or not after, ["The database is between.", "from before:", *before, "from the end:", *after]
@@ -163,10 +259,10 @@ def _look(field: Field, ends: tuple[Contents, Contents], struck: Struck, *, rest
     return not after
 
 
-def _patiently(look: Callable[[], Contents]) -> Contents:
+def _patiently(look: Callable[[], Found]) -> Found:
     """Once the server answers: a killed backend makes it end all sessions."""
     for _ in range(600):
-        with suppress(psycopg.OperationalError):
+        with suppress(psycopg.OperationalError, Unavailable):
             return look()
         time.sleep(0.05)
     return look()
