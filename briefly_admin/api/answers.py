@@ -50,6 +50,9 @@ def _approval_json(view: RunView) -> dict[str, Any] | None:
         return None
     return {
         **found["names"],
+        "allow": view.options.get("allow") or [],
+        "rules": view.options.get("rules") or {},
+        "settled": sum(map(len, (view.options.get("settled") or {}).values())),
         "reason": view.options.get("reason") or "",
         "asked_by": found["asked_by"],
         "asked_until": found["asked_until"],

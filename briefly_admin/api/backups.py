@@ -117,7 +117,9 @@ def unpin(_: Mapping[str, Any], backup_id: str) -> Response:
 @blueprint.arguments(PreviewRequest, examples=examples.PREVIEW)
 @blueprint.response(202, MigrationStatusAnswer)
 @blueprint.alt_response(404, schema=Failure, description="There is no such backup.")
-@blueprint.alt_response(409, schema=Failure, description="The backup is expired or damaged.")
+@blueprint.alt_response(
+    409, schema=Failure, description="The backup expired or is damaged, or is of another database or plan."
+)
 def preview(body: Mapping[str, Any], backup_id: str) -> Response:
     """Count what restoring the backup would do, by exact and by keep.
 

@@ -128,6 +128,12 @@ def _what_waits(view: RunView) -> Iterator[str]:
         what = f"{names['kind']} of {names['target']} by the plan {names['plan']} ({names['fingerprint'][:12]}…)"
         if names["backup"]:
             what += f" to {names['backup']}, {names['mode']}, {', '.join(names['tables'] or ['all tables'])}"
+        if view.options.get("allow"):
+            what += f", rows of {', '.join(view.options['allow'])} may be touched"
+        for name, how in (view.options.get("rules") or {}).items():
+            what += f", {name}: {how.replace('_', ' ')}"
+        if settled := sum(map(len, (view.options.get("settled") or {}).values())):
+            what += f", {counted(settled, 'row', 'rows')} settled one by one"
         reason = view.options.get("reason")
         yield one_line(f"To approve: {what}{f'; reason: {reason}' if reason else ''}.")
 

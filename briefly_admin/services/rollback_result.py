@@ -18,6 +18,8 @@ class RollbackResult:
     brought_back: int = 0
     removed: int = 0
     recomputed: int = 0
+    outside: int = 0
+    """Of tables that were not restored, which foreign keys deleted or changed."""
     edited_kept: int | None = None
     """Rows that others edited since, and that stay as they are."""
     created_kept: int | None = None
@@ -38,7 +40,8 @@ def rollback_result(options: Mapping[str, Any], report: Mapping[str, Any]) -> Ro
     return RollbackResult(
         mode=mode, tables=tuple(options.get("tables") or ()), put_back=_sum(written, "update"),
         brought_back=_sum(written, "insert"), removed=_sum(written, "delete"),
-        recomputed=sum((restore.get("recomputed") or {}).values()), **left,
+        recomputed=sum((restore.get("recomputed") or {}).values()),
+        outside=sum((restore.get("outside") or {}).values()), **left,
     )  # fmt: skip
 
 
@@ -81,6 +84,7 @@ def in_words(result: RollbackResult) -> str:
     written = [f"{result.put_back:,} {'row' if result.put_back == 1 else 'rows'} put back"]
     others: tuple[tuple[int | None, str], ...] = (
         (result.brought_back, "brought back"), (result.removed, "removed"), (result.recomputed, "computed anew"),
+        (result.outside, "of other tables gone or changed"),
         (result.edited_kept, "edited since kept"), (result.created_kept, "created since kept"),
         (result.deleted_left, "deleted since left so"),
     )  # fmt: skip

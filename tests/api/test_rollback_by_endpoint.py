@@ -199,7 +199,10 @@ def late_or_cancelled(settings: Settings, bob: FlaskClient, ana: FlaskClient) ->
     """What waited too long, or was cancelled meanwhile, nobody approves any more."""
     path = "/api/v1/runs/1/approve"
     late = {"approval": {"asked_until": "2025-01-01T00:00:00+00:00", "asked_by": "x", "askers": [], "names": {}}}
-    put(settings.database_url, RunState.AWAITING_APPROVAL, options=late)
+    wished = {"allow": ["a.b"], "rules": {"created": "delete"}, "settled": {"users": [{}, {}]}}
+    put(settings.database_url, RunState.AWAITING_APPROVAL, options=late | wished)
+    told = bob.get("/api/v1/runs/1").get_json()["data"]["approval"]
+    assert {name: told[name] for name in wished} == wished | {"settled": 2}
     answer = bob.post(path)
     assert (answer.status_code, answer.get_json()["error"]) == (409, "refused")
     assert "waited too long for an approval. Cancel it and start it again." in answer.get_json()["message"]

@@ -225,3 +225,12 @@ def test_another_admin_approves(command: Command, app_database: str) -> None:
             assert command("approve", "1", LOGNAME="bob").is_one_line(
                 f"Run 1 is {state.value}: approve is not possible"
             )
+    names = {"kind": "rollback", "target": "t", "plan": "unified", "fingerprint": "f" * 64, "backup": "backup_1", "mode": "keep",
+             "tables": ["users"]}  # fmt: skip
+    wish = {"allow": ["a.b"], "rules": {"deleted": "bring_back"}, "settled": {"users": [{}, {}]}, "reason": "why"}
+    asked = {"approval": {"names": names, "asked_until": "2100-01-01T00:00:00+00:00", "asked_by": "cli:ana"}}
+    put(app_database, RunState.AWAITING_APPROVAL, options=wish | asked)
+    assert (
+        f"To approve: rollback of t by the plan unified ({'f' * 12}…) to backup_1, keep, users, rows of a.b may be touched,"
+        " deleted: bring back, 2 rows settled one by one; reason: why.\n"
+    ) in command("status", "1").out

@@ -61,8 +61,9 @@ CASES: list[tuple[dict[str, Any], str]] = [
      ("Rolled back by keep: 22,307 rows put back, 4 computed anew, 3 edited since kept, 1,000 created since kept; "
      "what the migration did is undone; verified; can be rolled back until today 13:00 UTC.")),
     ({"state": S.COMPLETED, "kind": K.ROLLBACK, "result": RollbackResult(
-        mode="exact", tables=("users", "oauth_tokens"), put_back=1, brought_back=2, removed=3)},
-     ("Rolled back of users, oauth_tokens by exact: 1 row put back, 2 brought back, 3 removed; "
+        mode="exact", tables=("users", "oauth_tokens"), put_back=1, brought_back=2, removed=3,
+        outside=4)},
+     ("Rolled back of users, oauth_tokens by exact: 1 row put back, 2 brought back, 3 removed, 4 of other tables gone or changed; "
      "the data is as it was at the backup; verified.")),
     ({"state": S.RUNNING, "kind": K.ROLLBACK, "mode": "keep", "progress": Progress("restore", (TableProgress("users", 10, 5),))},
      "Undoing what the migration changed, users: 5 of 10 rows."),
@@ -175,8 +176,8 @@ CLASSES = {
         ({}, {}, None), ({}, {"restore": None}, None), ({}, {"restore": {"digests": {}}}, None),
         ({"tables": ["users"]}, {"restore": {"tables": COUNTS}},
          RollbackResult(mode="exact", tables=("users",), put_back=7, brought_back=1)),
-        ({"mode": "exact"}, {"restore": {"tables": COUNTS}, "preview": {"classes": CLASSES}},
-         RollbackResult(mode="exact", put_back=7, brought_back=1)),
+        ({"mode": "exact"}, {"restore": {"tables": COUNTS, "outside": {"a.b": 2, "c": 3}}, "preview": {"classes": CLASSES}},
+         RollbackResult(mode="exact", put_back=7, brought_back=1, outside=5)),
         ({"mode": "keep"}, {"restore": {"tables": COUNTS, "recomputed": {"users": 3}}, "preview": {"classes": CLASSES}},
          RollbackResult(mode="keep", put_back=7, brought_back=1, recomputed=3, edited_kept=5, created_kept=2,
                         deleted_left=1)),
