@@ -68,10 +68,12 @@ def get(query: Mapping[str, Any]) -> Response:
 @blueprint.response(202, RollbackAnswer)
 @blueprint.alt_response(404, schema=Failure, description="There is no such backup, or no such preview.")
 @blueprint.alt_response(
-    409, schema=Failure,
-    description="Busy; the backup expired or is damaged, of another database or plan; nothing to keep; no finished preview "
-    "of this backup and these tables; a table of `allow` cannot be backed up; the Idempotency-Key began something else.",
-)  # fmt: skip
+    409,
+    schema=Failure,
+    description="Busy; the backup expired or is damaged, of another database or plan; nothing to keep; no finished "
+    "preview of this backup and these tables; a table of `allow` cannot be backed up; the Idempotency-Key began "
+    "something else.",
+)
 def roll_back(body: Mapping[str, Any]) -> Response:
     """Restore a backup. Anything but `"confirm": true` is refused, and nothing happens.
 
