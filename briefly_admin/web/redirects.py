@@ -4,7 +4,7 @@ import re
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from flask import Response, make_response, redirect, url_for
+from flask import Response, flash, make_response, redirect, url_for
 from htmx_flask import make_response as make_htmx_response
 from htmx_flask import request
 
@@ -46,8 +46,10 @@ def go(path: str) -> Response:
 
 
 def to_sign_in() -> Response:
-    """Lead to the sign-in page, which leads back to where one was."""
+    """Lead to the sign-in page, which leads back to where one was; says so if a form was sent in vain."""
     wanted = _where_one_was()
+    if request.method != "GET" and wanted:
+        flash("You were signed out before this was sent, so nothing was done. Sign in, then send it again.", "warning")
     path = url_for("session.sign_in") + (f"?next={quote(wanted)}" if wanted and wanted != home() else "")
     if asked_by_htmx():
         led: Response = make_htmx_response("", 401, redirect=path)
@@ -62,5 +64,13 @@ def _where_one_was() -> str | None:
     elif request.method == "GET":
         path = request.script_root + request.full_path.rstrip("?")
     else:
-        return None
+        path = _page_of_the_form()
     return local_path(path, request.script_root)
+
+
+def _page_of_the_form() -> str:
+    """The page of ours that a form was sent from, or ''."""
+    page = urlsplit(request.referrer or "")
+    if page.netloc != request.host:
+        return ""
+    return page.path + (f"?{page.query}" if page.query else "")

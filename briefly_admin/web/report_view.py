@@ -8,15 +8,16 @@ from flask import url_for
 
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.plans import PLANS
+from briefly_admin.services.restoring import KEEP
 from briefly_admin.services.views import BackupView, RunView
 from briefly_admin.web import formats
 from briefly_admin.web.backup_view import MOST_DAMAGE, backup_url
 from briefly_admin.web.parts import Grid
 from briefly_admin.web.paths import page_path
-from briefly_admin.web.preview_view import Counted, counted_of
+from briefly_admin.web.preview_view import Counted, counted_of, is_plain_index
 from briefly_admin.web.proof_view import PROVING, damage_of, proof_grids, proof_notes, proof_stats
 from briefly_admin.web.rehearsal_view import Rehearsal, rehearsal_of
-from briefly_admin.web.rollback_view import written
+from briefly_admin.web.rollback_view import figures, written
 
 _SAMPLES: Final = 20
 
@@ -79,7 +80,7 @@ def report_of(view: RunView, backup: BackupView | None = None) -> Report:
         _validated(results.get(Phase.VALIDATE, {})) if view.kind is RunKind.VALIDATION else None,
         _backed_up(results.get(Phase.BACKUP, {})) if view.kind is RunKind.BACKUP else None,
         *proof_grids(view, results, backup),
-        *(written(results.get(Phase.RESTORE, {})) if view.kind is RunKind.ROLLBACK else ()),
+        *(written(view, preview, results.get(Phase.RESTORE, {})) if view.kind is RunKind.ROLLBACK else ()),
         _sizes(verify),
         _timings(verify),
     )
@@ -90,7 +91,7 @@ def report_of(view: RunView, backup: BackupView | None = None) -> Report:
         grids=tuple(grid for grid in grids if grid is not None and grid.rows),
         findings=_findings(results.get(Phase.VALIDATE, {})),
         findings_url=url_for("findings.show", run_id=view.number) if _validates(view) else "",
-        changes=(*_changes(results), *(_reverted(preview) if view.kind is RunKind.ROLLBACK else ())),
+        changes=(*_changes(results), *_reverted(preview, results.get(Phase.RESTORE, {}))),
         changes_left=f"{left:,} schema {_plural(left, 'change waits', 'changes wait')} for quarantined rows."
         if left
         else "",
@@ -145,6 +146,8 @@ def _stats(view: RunView, results: Mapping[str, Mapping[str, Any]]) -> tuple[tup
         stats.append(("Skipped", formats.number(migrate["skipped"])))
     if view.quarantined:
         stats.append(("In quarantine", formats.number(view.quarantined)))
+    if view.kind is RunKind.ROLLBACK:
+        stats += figures(results.get(Phase.RESTORE, {}))
     stats += proof_stats(view, results)
     if view.started_at and view.completed_at:
         stats.append(("Took", formats.duration((view.completed_at - view.started_at).total_seconds())))
@@ -257,9 +260,17 @@ def _changes(results: Mapping[str, Mapping[str, Any]]) -> tuple[ChangeGroup, ...
     )
 
 
-def _reverted(preview: Mapping[str, Any]) -> tuple[ChangeGroup, ...]:
-    lines = tuple(ChangeLine(str(text), "") for text in _list(preview.get("schema_changes")))
-    return (ChangeGroup("reverted", f"{len(lines):,} reverted", lines),) if lines else ()
+def _reverted(preview: Mapping[str, Any], restore: Mapping[str, Any]) -> tuple[ChangeGroup, ...]:
+    """Of a rollback that came to its end; plain indexes stay where what others did is kept."""
+    if not restore:
+        return ()
+    groups: dict[str, list[ChangeLine]] = {"reverted": [], "kept": []}
+    for text in map(str, _list(preview.get("schema_changes"))):
+        stays = restore.get("mode") == KEEP and is_plain_index(text)
+        groups["kept" if stays else "reverted"].append(ChangeLine(text, ""))
+    return tuple(
+        ChangeGroup(state, f"{len(lines):,} {state}", tuple(lines)) for state, lines in groups.items() if lines
+    )
 
 
 def _told(results: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -281,6 +292,8 @@ def _backup(view: RunView) -> BackupLine | None:
     text = "can be rolled back" if view.rollback_available else "cannot be restored any more"
     if view.kind is RunKind.BACKUP:
         text = "was taken and proven by this run"
+    if view.kind is RunKind.ROLLBACK:
+        text = f"was taken and proven first: this rollback {text}"
     return BackupLine(view.backup_name, text, backup_url(view.backup_name), rollback)
 
 

@@ -99,8 +99,7 @@ def preview(name: str) -> ResponseReturnValue:
     if not chooser.validate():
         if not g.actor.may(Permission.ROLL_BACK):
             raise InvalidRequest("Choose at least one table, and only tables of the backup.")
-        page = replace(_page(view, "", again), chooser=chooser)
-        return render_template("backups/rollback.html", page=page, form=_form(page)), 400
+        return _not_counted(replace(_page(view, "", again), chooser=chooser), 400)
     try:
         run = services().runs.preview(g.actor, name, tables=chooser.wanted())
     except (BackupError, Refused, Unavailable) as error:
@@ -196,8 +195,14 @@ def _form(page: RollbackPage, data: Any = None) -> ConfirmForm:
 def _refused(asked: RollbackPage, error: BrieflyError) -> ResponseReturnValue:
     if not g.actor.may(Permission.ROLL_BACK):
         raise error
-    page = _with(asked, error)
-    return render_template("backups/rollback.html", page=page, form=_form(page)), error.http_status
+    return _not_counted(_with(asked, error), error.http_status)
+
+
+def _not_counted(page: RollbackPage, code: int) -> ResponseReturnValue:
+    """The first page again; the browser shows its address, which can be reloaded."""
+    again = page.before.number if page.before else None
+    headers = {"HX-Push-Url": url_for(".show", name=page.backup.name, again=again)}
+    return render_template("backups/rollback.html", page=page, form=_form(page)), code, headers
 
 
 def _with(page: RollbackPage, error: BrieflyError) -> RollbackPage:

@@ -20,7 +20,8 @@ from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # 
 from wtforms.validators import InputRequired, Length, NumberRange
 
 from briefly_admin.services.restoring import EXACT, KEEP, MOST_ALLOWANCE
-from briefly_admin.web.preview_view import Consequence, Counted, Sample, SampleColumn, SampleGroup, relevant
+from briefly_admin.web.preview_view import Consequence, Counted, relevant
+from briefly_admin.web.samples_view import Sample, SampleColumn, SampleGroup
 
 WORD: Final = "ROLLBACK"
 FORM_ID: Final = "rollback-form"
@@ -108,8 +109,21 @@ class ConfirmForm(Form):
         return self.counted.keep_why_not if self.counted else "Look first at what a rollback would do."
 
     def notes(self) -> Mapping[str, str]:
-        """What each mode means, or why it is off."""
-        return MODE_NOTES | ({KEEP: f"Not here. {self.keep_why_not}"} if self.keep_why_not else {})
+        """What each mode means, what it needs, or why it is off."""
+        needs = {EXACT: f"{MODE_NOTES[EXACT]} {self._needs()}".strip()}
+        return MODE_NOTES | needs | ({KEEP: f"Not here. {self.keep_why_not}"} if self.keep_why_not else {})
+
+    def created_notes(self) -> Mapping[str, str]:
+        """What deleting rows under keep needs."""
+        return {"delete": self._needs()} if self._needs() else {}
+
+    def _needs(self) -> str:
+        """What rows of other tables ask for, all tables being restored."""
+        outside = self.counted.outside if self.counted else ()
+        against = dict.fromkeys(each.table for each in outside if not each.allowable and each.table)
+        ticks = dict.fromkeys(each.table for each in outside if each.allowable)
+        found = [f"As counted it would be refused: rows of {', '.join(against)} stand against it."] if against else []
+        return " ".join([*found, *([f"Needs the ticks above: {', '.join(ticks)}."] if ticks else [])])
 
     def how(self, sample: Sample) -> Field:
         """What is to be done with an edited row."""

@@ -1,6 +1,6 @@
 """A rollback as its run's page shows it: what was asked for, who approved it, what was written where."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,7 +20,15 @@ _DECIDED: Final = {
     ("created", "keep"): "created since: kept", ("created", "delete"): "created since: deleted",
     ("deleted", "leave"): "deleted since: left out", ("deleted", "bring_back"): "deleted since: brought back",
 }  # fmt: skip
-_HOWS: Final = {"keep": "kept", "restore": "restored", "edit": "edited"}
+_FOUND: Final = {
+    "untouched": "Untouched", "migrated": "Changed by the migration alone", "edited": "Edited since",
+    "created": "Created since", "deleted": "Deleted since",
+}  # fmt: skip
+_DIGESTS: Final = (("Table", ""), ("Rows", "num"), ("Digest", "long"))
+_MOST_SETTLED: Final = 100
+"""Rows in the report."""
+_TENTH: Final = 0.05
+_HOWS: Final[Mapping[Any, str]] = {"keep": "kept", "restore": "restored", "edit": "edited"}
 _STEPS: Final = {
     "lock": "Waiting for the locks", "compare": "Comparing again", "write": "Writing the rows that differ",
     "constraints": "Checking and putting back constraints", "verify": "Verifying",
@@ -67,32 +75,88 @@ def approval(view: RunView) -> tuple[tuple[str, str], ...]:
     )
 
 
-def written(restore: Mapping[str, Any]) -> tuple[Grid, ...]:
-    """What a rollback wrote: by table, outside, the digests, and how long each step took."""
-    tables, recomputed = _map(restore.get("tables")), _map(restore.get("recomputed"))
-    parts = ["same", "update", "insert", "delete"]
-    heads = ["Table", "Untouched", "Restored", "Brought back", "Deleted"]
-    rows = [(name, *(formats.number(_map(counts).get(part, 0)) for part in parts)) for name, counts in tables.items()]
-    if any(recomputed.values()):
-        heads.append("Computed anew")
-        rows = [(*row, formats.number(recomputed.get(row[0], 0))) for row in rows]
+def figures(restore: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What a rollback wrote, in a few numbers."""
+    tables = [_map(counts) for counts in _map(restore.get("tables")).values()]
+    if not tables:
+        return ()
+    wrote = sum(counts.get(part, 0) for counts in tables for part in ("update", "insert", "delete"))
+    outside = sum(_map(restore.get("outside")).values())
+    found = [("Rows written", wrote), ("Rows left as they were", sum(counts.get("same", 0) for counts in tables))]
+    if outside:
+        found.append(("Rows of other tables", outside))
+    return tuple((name, formats.number(count)) for name, count in found)
+
+
+def written(view: RunView, preview: Mapping[str, Any], restore: Mapping[str, Any]) -> tuple[Grid, ...]:
+    """What a rollback found, and wrote: by table, row by row, outside, the digests, and how long each step took."""
     outside = tuple((name, formats.number(count)) for name, count in _map(restore.get("outside")).items())
-    digests = tuple((name, str(digest)) for name, digest in _map(restore.get("digests")).items())
     seconds = _map(restore.get("seconds"))
-    steps = tuple((words, formats.duration(seconds[step])) for step, words in _STEPS.items() if step in seconds)
+    steps = tuple((words, _took(seconds[step])) for step, words in _STEPS.items() if step in seconds)
+    digests = tuple(
+        (name, formats.number(int(rows)) if rows.isdecimal() else formats.UNKNOWN, digest)
+        for name, (rows, _, digest) in (
+            (name, str(text).partition(":")) for name, text in _map(restore.get("digests")).items()
+        )
+    )  # fmt: skip
     which = "of what stands there now" if restore.get("mode") == KEEP else "equal to the backup’s"
     return (
-        Grid("What was restored", _heads(*heads), tuple(rows), wide=len(heads) > len(parts) + 1),
-        Grid("Rows of other tables that went or changed", _heads("Table", "Rows"), outside),
+        _wrote(restore),
         Grid("How long it took", _heads("Step", "Took"), steps),
-        Grid(
-            "Digests",
-            (("Table", ""), ("Rows and digest", "")),
-            digests,
-            f"Rows, and the digest of all: {which}.",
-            wide=True,
-        ),
-    )
+        Grid("Rows of other tables that went or changed", _heads("Table", "Rows"), outside),
+        _found(preview) if restore else Grid("", (), ()),
+        _one_by_one(view),
+        Grid("Digests", _DIGESTS, digests, f"Of all rows: {which}.", wide=True),
+    )  # fmt: skip
+
+
+def _wrote(restore: Mapping[str, Any]) -> Grid:
+    tables, recomputed = _map(restore.get("tables")), _map(restore.get("recomputed"))
+    parts = {"same": "Left", "update": "Restored", "insert": "Brought back", "delete": "Deleted"}
+    columns = {
+        words: {name: _map(counts).get(part, 0) for name, counts in tables.items()} for part, words in parts.items()
+    }
+    if any(recomputed.values()):
+        columns["Computed anew"] = {name: recomputed.get(name, 0) for name in tables}
+    return _by_table("What was written", tables, columns, wide=len(columns) > len(parts))
+
+
+def _found(preview: Mapping[str, Any]) -> Grid:
+    """What became of the rows between the backup and the rollback."""
+    classes = _map(preview.get("classes"))
+    columns = {
+        words: {name: _map(counts).get(kind, 0) for name, counts in classes.items()} for kind, words in _FOUND.items()
+    }
+    note = "Since the backup, counted just before anything was written."
+    return _by_table("What stood there before", classes, columns, note, wide=True)
+
+
+def _by_table(
+    title: str, names: Iterable[str], columns: Mapping[str, Mapping[str, int]], note: str = "", *, wide: bool
+) -> Grid:
+    rows = [(name, *(formats.number(counts[name]) for counts in columns.values())) for name in names]
+    if rows:
+        rows.append(("together", *(formats.number(sum(counts.values())) for counts in columns.values())))
+    return Grid(title, _heads("Table", *columns), tuple(rows), note, wide=wide)
+
+
+def _one_by_one(view: RunView) -> Grid:
+    """The rows that were decided by themselves; values stand in no report."""
+    rows = [
+        (
+            table, ", ".join(map(str, row.get("key") or ())), _HOWS.get(row.get("how"), ""),
+            ", ".join(row.get("values") or ()),
+        )
+        for table, settled in _map(view.options.get("settled")).items()
+        for row in settled
+    ]  # fmt: skip
+    note = f"{_MOST_SETTLED:,} of {len(rows):,} rows are shown." if len(rows) > _MOST_SETTLED else ""
+    heads = (("Table", ""), ("Row", "long"), ("What became of it", ""), ("Columns edited", ""))
+    return Grid("Decided row by row", heads, tuple(rows[:_MOST_SETTLED]), note, wide=True)
+
+
+def _took(seconds: float) -> str:
+    return formats.duration(seconds) if seconds >= _TENTH else "under 0.1 s"
 
 
 def _rules(rules: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What a run is: its kind in words, what it works on, how it was started."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from briefly_admin.domain.config import AUTO
@@ -20,10 +21,11 @@ KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class BackupLink:
-    """A backup's name, and its page."""
+    """A backup's name, its page, and what the run has to do with it."""
 
     name: str
     url: str
+    words: str = "Backup"
 
 
 def what(view: RunView) -> str:
@@ -46,7 +48,8 @@ def subtitle(view: RunView) -> str:
 def backup_link(view: RunView) -> BackupLink | None:
     """The backup that the run looks at or restores, or None."""
     name = view.options.get("backup_name")
-    return BackupLink(str(name), backup_url(str(name))) if name else None
+    words = {RunKind.ROLLBACK: "Back to", RunKind.PREVIEW: "Compared with"}.get(view.kind, "Backup")
+    return BackupLink(str(name), backup_url(str(name)), words) if name else None
 
 
 def objects_alone(view: RunView) -> bool:
@@ -56,7 +59,11 @@ def objects_alone(view: RunView) -> bool:
 
 def facts(view: RunView) -> tuple[tuple[str, str], ...]:
     """How it was started and is led, as terms and values."""
-    found = [("Started by", view.created_by)]
+    found = [("Started by", f"{view.created_by}, {_exact(view.created_at)}")]
+    if view.started_at:
+        found.append(("Began", _exact(view.started_at)))
+    if view.completed_at:
+        found.append(("Ended", _exact(view.completed_at)))
     rehearsing = is_rehearsal(view)
     if view.leader:
         found.append(("Led by", f"{view.leader}, attempt {view.attempt}"))
@@ -78,6 +85,10 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
         kept = view.config.get("createBackup", True)
         found.append(("Backup", "is taken and proven first" if kept else "none: no rollback"))
     return tuple(found)
+
+
+def _exact(at: datetime) -> str:
+    return formats.moment(at, at).exact
 
 
 def _batch_size(wanted: Any) -> str:

@@ -77,6 +77,8 @@ class RunPage:
     log: tuple[LogLine, ...]
     older_log: tuple[LogLine, ...]
     facts: tuple[tuple[str, str], ...]
+    facts_first: bool
+    """Who asked for it, when and why stand before what it did."""
     report: Report | None
 
 
@@ -97,9 +99,13 @@ class RunRow:
 
 
 def run_page(
-    view: RunView, log: tuple[LogLine, ...], now: datetime, picture_text: str = "", backup: BackupView | None = None
-) -> RunPage:
-    """The page of one run; `picture_text` says in words what its picture shows, `backup` is the one it looked at."""
+    view: RunView, log: tuple[LogLine, ...], now: datetime, picture_text: str = "", backup: BackupView | None = None,
+    *, look_again: str = "",
+) -> RunPage:  # fmt: skip
+    """The page of one run; `picture_text` says in words what its picture shows, `backup` is the one it looked at.
+
+    `look_again`: where a rollback that stopped is asked for once more, on new counts.
+    """
     progress = view.progress
     finished = view.finished
     return RunPage(
@@ -112,7 +118,7 @@ def run_page(
         remedy=view.remedy if finished and view.remedy not in view.sentence else "",
         poll_url=url_for("runs.progress", run_id=view.number) if _changes_by_itself(view) else "",
         action_url=url_for("runs.act", run_id=view.number),
-        buttons=_buttons(view),
+        buttons=(*_look_again(look_again), *_buttons(view)),
         changeable=any(a.action is Action.CHANGE and a.allowed for a in view.actions),
         bar=overall_bar(view),
         figures=_figures(view, now),
@@ -129,6 +135,7 @@ def run_page(
         log=log[:_LOG_LINES],
         older_log=log[_LOG_LINES:],
         facts=facts(view),
+        facts_first=finished and view.kind is RunKind.ROLLBACK,
         report=report_of(view, backup) if finished else None,
     )
 
@@ -288,6 +295,10 @@ def _buttons(view: RunView) -> tuple[Button, ...]:
     return tuple(_button(allowed, view) for allowed in view.actions if allowed.action not in left_out)
 
 
+def _look_again(url: str) -> tuple[Button, ...]:
+    return (Button("look_again", "Look at a new preview", url, "get", "primary", "eye"),) if url else ()
+
+
 def _button(allowed: Allowed, view: RunView) -> Button:
     """The button of an action; what is not allowed shows why, and where it is solved."""
     act = url_for("runs.act", run_id=view.number)
@@ -302,14 +313,17 @@ def _button(allowed: Allowed, view: RunView) -> Button:
             label = "Resume from the last batch" if batches else "Resume"
             if view.state in _STOPPED and view.kind in PROVING:
                 label = "Look again"
-            button = Button("resume", label, act, style="primary", icon="player-play")
+            # A rollback that goes on still compares with the old counts: a new preview is what helps more often.
+            style = "" if view.kind is RunKind.ROLLBACK and view.state in _STOPPED else "primary"
+            button = Button("resume", label, act, style=style, icon="player-play")
         case Action.CANCEL:
             stays = "rows done stay as they are" if view.kind in _WRITING else "no table is changed by it"
             confirm = f"Cancel run {view.number}? The batch in hand ends first; {stays}."
             button = Button("cancel", "Cancel", act, style="danger-quiet", icon="x", confirm=confirm)
         case Action.ROLL_BACK:
             url = page_path(f"/backups/{view.backup_name}/rollback") if view.backup_name else page_path("/backups")
-            button = Button("roll_back", "Roll back", url, "get", "danger-quiet", "arrow-back-up")
+            label = "Roll this rollback back" if view.kind is RunKind.ROLLBACK else "Roll back"
+            button = Button("roll_back", label, url, "get", "danger-quiet", "arrow-back-up")
         case Action.VALIDATE:
             button = Button("validate", "Validate again", act, icon="clipboard-check")
         case Action.RUN_AGAIN:

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from briefly_admin.domain.config import BY_NAME
 from briefly_admin.domain.errors import BrieflyError, InvalidRequest, NotFound, Refused, Unavailable
 from briefly_admin.domain.permissions import Permission
-from briefly_admin.domain.runs import RunKind
+from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.services.access import polled, requires
 from briefly_admin.services.views import BackupView, RunView
 from briefly_admin.web.identity import services
@@ -149,7 +149,16 @@ def _shown(run_id: str, form: ConfigForm | None = None) -> dict[str, Any]:
     live = form or LiveForm(formdata=None, data=view.config)
     # While it is live, the figures stand beside the picture; so polls need not read its points.
     text = "" if view.live else describe(services().runs.throughput(g.actor, run_id))
-    return {"run": run_page(view, log, datetime.now(UTC), text, _looked_at(view)), "form": live}
+    now, again = datetime.now(UTC), _look_again(view)
+    return {"run": run_page(view, log, now, text, _looked_at(view), look_again=again), "form": live}
+
+
+def _look_again(view: RunView) -> str:
+    """Where a rollback that did not come to its end is asked for once more."""
+    stopped = view.kind is RunKind.ROLLBACK and view.state in {RunState.FAILED, RunState.CANCELLED}
+    if not stopped or not g.actor.may(Permission.ROLL_BACK):
+        return ""
+    return url_for("rollback.show", name=view.options.get("backup_name"), again=view.number)
 
 
 def _looked_at(view: RunView) -> BackupView | None:

@@ -96,6 +96,21 @@
     menu?.querySelector("summary").focus();
   });
 
+  /* -- On paper nothing is folded away ---------------------------------------------------------------------------- */
+
+  window.addEventListener("beforeprint", () => {
+    for (const part of document.querySelectorAll("details.more:not([open])")) {
+      part.dataset.folded = "";
+      part.open = true;
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    for (const part of document.querySelectorAll("details[data-folded]")) {
+      delete part.dataset.folded;
+      part.open = false;
+    }
+  });
+
   /* -- A lost connection is told, and so is its return ------------------------------------------------------------ */
 
   const notice = (name) => document.querySelector(`[data-notice-${name}]`);

@@ -103,8 +103,20 @@ def test_edited_rows_are_named_settled_and_kept(
     main = report.one("main").text
     for words in ("Mode", "keep: what the migration did", "edited since: kept", "1 edited", "The repairs were wrong."):
         assert words in main
-    for words in ("What was restored", "How long it took", "Writing the rows that differ", "Digests"):
+    for words in (
+        "What was written",
+        "What stood there before",
+        "Decided row by row",
+        "How long it took",
+        "Writing the rows that differ",
+        "Digests",
+    ):
         assert words in report.one("section", id="report").text
+    (row,) = [row.text.split() for row in report.every("tr") if settled[0]["key"][0] in row.text]
+    assert "subscription_tier" in row[-1]
+    schema = " ".join(each.text for each in report.every("summary"))
+    assert "5 kept" in schema, "plain indexes stay"
+    assert "was taken and proven first: this rollback can be rolled back" in report.one("section", id="report").text
 
 
 def test_the_previews_own_page_shows_the_same(

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from briefly_admin.web.preview_view import Counted, Value, counted_of, relevant
+from briefly_admin.web.preview_view import Counted, counted_of, relevant
+from briefly_admin.web.samples_view import Value
 from tests.web.rendering import HOSTILE, Page, strict_environment
 
 COUNTS = {"same": 77_690, "update": 22_310, "insert": 0, "delete": 5}
@@ -51,14 +52,14 @@ def test_both_modes_stand_beside_what_became_of_the_rows() -> None:
     )  # fmt: skip
     assert line.exact == ("77,690 stay as they are", "22,310 restored", "5 deleted")
     assert line.keep == ("22,307 restored", "3 edited since kept", "5 created since kept")
-    assert (total.name, total.since, total.keep) == ("all tables", line.since, line.keep)
+    assert (total.name, total.since, total.keep) == ("together", line.since, line.keep)
     assert html_of(counted_of(preview())).one("div", id="counts").text.count("22,307 restored") == 2
 
 
 def test_tables_stand_in_the_order_given_and_those_without_rows_say_so() -> None:
     nothing = dict.fromkeys(COUNTS, 0)
     counted = counted_of(preview(tables={"b": nothing, "users": COUNTS, "a": nothing}), ["users", "a", "b"])
-    assert [line.name for line in counted.lines] == ["users", "a", "b", "all tables"]
+    assert [line.name for line in counted.lines] == ["users", "a", "b", "together"]
     assert counted.lines[1].exact == ("no rows",)
     assert counted.lines[1].keep == ("nothing to do",)
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from werkzeug.datastructures import MultiDict
 
-from briefly_admin.web.preview_view import Sample, counted_of
+from briefly_admin.web.preview_view import counted_of
 from briefly_admin.web.rollback_forms import ConfirmForm, confirm_form
+from briefly_admin.web.samples_view import Sample
 from tests.web.test_preview_view import CLASSES, COUNTS, column, edited, outside, preview
 
 COLUMNS = [
@@ -123,6 +124,42 @@ def test_keep_is_off_where_there_is_no_migration_or_nothing_told_of_it() -> None
         assert why in " ".join(map(str, filled.errors["mode"]))
         assert why in filled.notes()["keep"]
         assert not [name for name in filled._fields if name.startswith("how_")]
+
+
+def test_it_begins_with_what_an_earlier_rollback_asked_for() -> None:
+    before = {
+        "mode": "keep", "tables": ["users"], "allow": ["app.logs"], "allowance": 3, "reason": "because",
+        "rules": {"deleted": "bring_back"}, "settled": {"users": [
+            {"key": ["7", "a"], "how": "edit", "values": {"tier": "free", "note": None, "gone": "x"}},
+            {"key": ["no longer edited"], "how": "restore"},
+        ]},
+    }  # fmt: skip
+    begun = confirm_form(
+        counted=counted_of(COUNTED), tables=["users", "chats"], database="briefly", preview_id="p-1", before=before
+    )
+    found = {name: begun[name].data for name in ("mode", "tables", "allow", "allowance", "reason", "deleted", "edited")}
+    assert found == {
+        "mode": "keep", "tables": ["users"], "allow": ["app.logs"], "allowance": 3, "reason": "because",
+        "deleted": "bring_back", "edited": "keep",
+    }  # fmt: skip
+    assert (begun[f"how_{SEVEN}"].data, begun[f"value_{SEVEN}_0"].data, begun[f"how_{EIGHT}"].data) == (
+        "edit",
+        "free",
+        "",
+    )
+    assert begun[f"null_{SEVEN}_1"].data is True
+    assert (begun.word.data, begun.database.data) == (None, None)
+    off = confirm_form(
+        counted=counted_of(COUNTED | {"keep": None}), tables=["users"], database="b", preview_id="p", before=before
+    )
+    assert off.mode.data == "exact", "where keep is off, what asked for it cannot be kept"
+
+
+def test_what_a_mode_needs_stands_beside_it() -> None:
+    filled = form()
+    assert "rows of app.notes stand against it. Needs the ticks above: app.logs" in filled.notes()["exact"]
+    assert filled.created_notes()["delete"] in filled.notes()["exact"]
+    assert form(COUNTED | {"outside": []}).created_notes() == {}
 
 
 def test_neither_a_secret_nor_what_was_cut_can_be_edited() -> None:

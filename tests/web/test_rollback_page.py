@@ -1,6 +1,6 @@
 """A rollback is confirmed on what was counted, by typed words, or nothing happens."""
 
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
@@ -289,3 +289,33 @@ def test_rows_that_moved_after_the_preview_stop_the_rollback(
     assert ended.state is RunState.FAILED
     assert "changed since the preview" in ended.error
     assert {tier for _, tier in tiers(target_database)} == {"pro_byok"}
+
+    look_again = f"/backups/{backup.name}/rollback?again={rollback.number}"
+    assert look(browser, f"/runs/{rollback.number}").one("a", href=look_again).text == "Look at a new preview"
+    assert not look(client_as("operator"), f"/runs/{rollback.number}").every("a", href=look_again)
+    first = look(browser, look_again)
+    assert "changed since the preview" in first.one("div", id="kept").text
+    assert first.one("input", name="again").attributes["value"] == str(rollback.number)
+    send(browser, f"/backups/{backup.name}/preview", form={"offered": "1", "look_at": ["users", "user_settings"],
+                                                           "again": str(rollback.number)})  # fmt: skip
+    (fresh,) = services_of(app).runs.list(SETUP, limit=1, kind=RunKind.PREVIEW)
+    lead(app, fresh.id)
+    page = look(browser, f"/backups/{backup.name}/rollback?preview={fresh.number}&again={rollback.number}")
+    assert page.one("textarea", id="reason").text.strip() == "The tiers are wrong."
+    assert "checked" in page.one("input", name="mode", value="exact").attributes
+    assert [page.one("input", id=word).attributes["value"] for word in ("word", "database")] == ["", ""], "typed anew"
+    send(browser, f"/backups/{backup.name}/rollback", form=filled(page, database) | {"again": str(rollback.number)})
+    assert lead(app, rollbacks(app)[0].id).state is RunState.COMPLETED
+    assert {tier for _, tier in tiers(target_database)} != {"pro_byok"}
+
+
+def test_a_form_sent_after_the_session_has_ended_leads_back_to_its_page(app: Flask, backup: BackupView) -> None:
+    page = f"/backups/{backup.name}/rollback?preview=2"
+    for referrer, leads in ((f"http://localhost{page}", True), (f"http://evil.example{page}", False), ("", False)):
+        browser = app.test_client()
+        answer = browser.post(f"/backups/{backup.name}/rollback", headers={"Referer": referrer})
+        assert answer.status_code == 303
+        assert answer.headers["Location"] == ("/sign-in?next=" + quote(page) if leads else "/sign-in")
+        text = look(browser, answer.headers["Location"]).one("main").text
+        assert ("so nothing was done" in text) == leads
+    assert rollbacks(app) == ()
