@@ -37,6 +37,8 @@ def pytest_configure() -> None:
         if name in _OURS or name.startswith(_OURS_BY_PREFIX):
             del os.environ[name]
     os.environ["BRIEFLY_HOME"] = str(_TEMPORARY / f"briefly-unused-{os.getpid()}")
+    # The hundreds of processes that tests start would compile the whole program each.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def _sweep_homes_of_killed_runs() -> None:
@@ -105,12 +107,35 @@ def _app_template(embedded: EmbeddedServers) -> str:
     return urlsplit(url).path[1:]
 
 
-@pytest.fixture
-def target_database(embedded: EmbeddedServers) -> Iterator[str]:
-    """A fresh, empty database with the vector extension, as its owner (no superuser, no BYPASSRLS)."""
+@pytest.fixture(scope="session")
+def _sample_template(embedded: EmbeddedServers) -> tuple[str, dict[str, int]]:
+    """The name of a target database with sample data, and its rows by table; tests get copies."""
+    from briefly_admin.engine.sampledata import create
+    from briefly_admin.engine.target import Target
+    from briefly_admin.plans import plan
+
     url = _create(embedded, embedded.target_url, "template1")
+    return urlsplit(url).path[1:], create(Target(url), plan("unified"), embeddings=0)
+
+
+@pytest.fixture
+def target_database(embedded: EmbeddedServers, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A fresh database with the vector extension, as its owner (no superuser, no BYPASSRLS).
+
+    It is empty, but where the test wants `sample_data`.
+    """
+    template = "template1"
+    if "sample_data" in request.fixturenames:
+        template, _ = request.getfixturevalue("_sample_template")
+    url = _create(embedded, embedded.target_url, template)
     yield url
     _drop(embedded, url)
+
+
+@pytest.fixture
+def sample_data(target_database: str, _sample_template: tuple[str, dict[str, int]]) -> dict[str, int]:
+    """The plan's tables with the seed's rows stand in `target_database`; rows by table."""
+    return dict(_sample_template[1])
 
 
 @pytest.fixture

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import BytecodeCache
+from jinja2.bccache import Bucket
 
 from briefly_admin import create_app
 from briefly_admin.domain.errors import Refused
 from briefly_admin.domain.permissions import Actor, Role
-from briefly_admin.engine.target import Target
-from briefly_admin.plans import plan
-from briefly_admin.services import Services
+from briefly_admin.services import Services, passwords
 from briefly_admin.services.views import RunView
 from briefly_admin.settings import Settings, load
 
@@ -28,6 +29,23 @@ ClientAs = Callable[[str], FlaskClient]
 TokenAs = Callable[[str], dict[str, str]]
 
 
+class _Compiled(BytecodeCache):
+    """The templates as this process has compiled them already, for every app; a changed one is compiled anew."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self._kept:
+            bucket.bytecode_from_string(self._kept[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._kept[bucket.key] = bucket.bytecode_to_string()
+
+
+_COMPILED = _Compiled()
+
+
 @pytest.fixture
 def settings(app_database: str, target_database: str, redis_url: str, tmp_path: Path) -> Settings:
     return load({
@@ -37,10 +55,13 @@ def settings(app_database: str, target_database: str, redis_url: str, tmp_path: 
 
 
 @pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
+def app(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+    # A hash costs next to nothing here; what it costs really is held in tests/services/test_passwords.py.
+    monkeypatch.setattr(passwords, "_HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     app = create_app(settings)
+    app.jinja_env.bytecode_cache = _COMPILED
     app.config["VALIDATION_WAIT_SECONDS"] = 0.0
     yield app
     services_of(app).close()
@@ -74,14 +95,6 @@ def token_as(app: Flask) -> TokenAs:
     return headers
 
 
-@pytest.fixture
-def sample_data(target_database: str) -> dict[str, int]:
-    """The plan's tables with the seed's rows; rows by table."""
-    from briefly_admin.engine.sampledata import create
-
-    return create(Target(target_database), plan("unified"), embeddings=0)
-
-
 def services_of(app: Flask) -> Services:
     services: Services = app.extensions["briefly"]
     return services
@@ -103,7 +116,7 @@ def sign_in(browser: FlaskClient, email: str, password: str = PASSWORD, **more: 
     return browser.post("/sign-in", data=form, **more)
 
 
-def csrf_of(browser: FlaskClient, path: str = "/api/docs") -> str:
+def csrf_of(browser: FlaskClient, path: str = "/me") -> str:
     """The token that a page gives to its forms."""
     page = browser.get(path).get_data(as_text=True)
     found = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page)

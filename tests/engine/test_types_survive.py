@@ -32,7 +32,8 @@ from tests.engine.sealed_target import SealedTarget, plan_of
 
 EVERY = Plan("every", "Every", "All types.", [Table(every_type.NAME, Schema, [Column("id", "bigint")])])
 PEOPLE = Plan("p", "P", "One table.", [Table("people", Schema, [Column("id", "integer")])])
-ROWS = 2000
+ROWS = 1000
+"""Each edge of a type stands in several of them; one row has values of 100 kB."""
 
 
 @contextmanager
