@@ -9,7 +9,7 @@ import pytest
 from briefly_admin.domain.errors import Refused
 from briefly_admin.domain.runs import Phase
 from tests.engine.sealed_target import SealedTarget
-from tests.engine.three_way import edited, migrated
+from tests.engine.three_way import ODD, edited, migrated
 
 
 def keep(sealed: SealedTarget, **values: str | None) -> object:
@@ -43,3 +43,21 @@ def test_what_nobody_may_count_refuses_the_edit(
     with pytest.raises(Refused, match=r"email cannot be edited, because some rows of public\.theirs may refer"):
         keep(sealed, email="other")
     assert keep(sealed, amount="7") == {}
+
+
+@pytest.mark.parametrize("action", ["CASCADE", "SET NULL"])
+def test_an_edit_leads_a_row_away_from_what_goes(target_database: str, tmp_path: Path, action: str) -> None:
+    sealed = migrated(target_database, tmp_path)
+    files = '"o""dd %s {} files"'
+    sealed.execute(
+        f'ALTER TABLE {files} DROP CONSTRAINT "o""dd %s {{}} files_user id_fkey"',
+        f'ALTER TABLE {files} ADD CONSTRAINT owner FOREIGN KEY ("user id") REFERENCES users ON DELETE {action}',
+        "INSERT INTO users (id, email) VALUES (100, 'n')",
+        f'UPDATE {files} SET "user id" = 100 WHERE id = 1',
+    )
+    settled = {ODD: [{"key": ["1"], "how": "edit", "values": {"user id": "2"}}]}
+    sealed.roll_back(mode="keep", settled=settled, rules={"created": "delete"})
+    assert sealed.query(f'SELECT "user id" FROM {files} WHERE id = 1') == [(2,)]
+    assert sealed.query("SELECT count(*) FROM users WHERE id = 100") == [(0,)]
+    kept = {"CASCADE": "c", "SET NULL": "n"}[action]
+    assert sealed.query("SELECT confdeltype::text FROM pg_constraint WHERE conname = 'owner'") == [(kept,)]

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from briefly_admin.domain.errors import Refused
+from briefly_admin.domain.errors import Refused, VerificationFailed
 from briefly_admin.engine.retry import describe
 from briefly_admin.engine.rollback import holding, links
 from briefly_admin.engine.rollback.classes import Classified
@@ -154,7 +154,8 @@ def _require_editable(plan: Plan, pair: Pair, row: Settled) -> None:
 def edit(connection: Connection, pair: Pair, row: Settled) -> str:
     """Give the row its values, as PostgreSQL reads their texts; its ctid then.
 
-    Raises Refused that names table, key and column where a value does not fit.
+    Raises Refused that names table, key and column where a value does not fit; VerificationFailed where a foreign key
+    was at the row first.
     """
     try:
         with connection.transaction():
@@ -184,8 +185,8 @@ def _edit(connection: Connection, pair: Pair, row: Settled, values: Mapping[str,
         pair.current.identifier, sql.SQL(", ").join(sets), sql.Literal(row.here)
     )
     found = connection.execute(query).fetchone()
-    if found is None:
-        raise Refused(
+    if found is None:  # in a second try, with the keys between the tables away, the edit may well lead it out of it
+        raise VerificationFailed(
             f"{pair.name}, row {', '.join(row.key)}: it was changed by a foreign key before it could be edited.",
             remedy="Settle the row in another way; nothing was changed.",
         )
