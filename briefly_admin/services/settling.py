@@ -77,6 +77,8 @@ def checked_settled(settled: Settled, plan: Plan, tables: Sequence[str]) -> dict
 
 
 def _fault_of_columns(table: Table, row: Mapping[str, Any]) -> str:
+    if secret := table.secrets & set(table.key):
+        return f"{', '.join(sorted(secret))} of its key is secret: the rules decide about rows of {table.name}"
     if len(row["key"]) != len(table.key):
         return f"key must have {len(table.key)} of {', '.join(table.key)}, and has {len(row['key'])}"
     values = set(row.get("values") or {})
