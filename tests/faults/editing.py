@@ -73,13 +73,13 @@ class Editor:
             self._connection.execute(_LOOSE)
         self.some(count, list(_KINDS))
 
-    def some(self, count: int, kinds: Sequence[str]) -> None:
-        """So many edits of these kinds, each in a transaction of its own, or a savepoint."""
+    def some(self, count: int, kinds: Sequence[str], tables: Sequence[str] = TABLES) -> None:
+        """So many edits of these kinds, each in a transaction of its own, or a savepoint; of these tables, mostly."""
         for _ in range(count):
             kind = self._dice.choice(kinds)
             try:
                 with self._connection.transaction():
-                    _KINDS[kind](self, self._dice.choice(TABLES))
+                    _KINDS[kind](self, self._dice.choice(tables))
             except _REFUSED:
                 continue
             self.done[kind] += 1

@@ -1,6 +1,6 @@
 """What others do to a table between a rollback's preview and its restore: every way by which rows move, or seem to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from random import Random
 
@@ -30,6 +30,8 @@ _REFUSED = (
     errors.IntegrityError, errors.DataError, errors.LockNotAvailable, errors.DependentObjectsStillExist, errors.ObjectInUse,
     errors.InvalidColumnReference,
 )  # fmt: skip
+_THERE = 0.8
+"""How often they are at the very tables that are rolled back."""
 _QUIET = 0.3
 """How often nobody does anything."""
 _OPEN = 0.25
@@ -41,8 +43,9 @@ _LATE = 0.1
 class Mover:
     """One rollback's others. `open` before its preview, `move` after it, `wait` whenever its restore waits."""
 
-    def __init__(self, url: str, dice: Random) -> None:
+    def __init__(self, url: str, dice: Random, tables: Sequence[str]) -> None:
         self._dice = dice
+        self._tables = tables if dice.random() < _THERE else TABLES
         self._connection: Connection = psycopg.connect(url, autocommit=True)
         self._connection.execute("SET lock_timeout TO '200ms'")
         self._url = url
@@ -64,7 +67,9 @@ class Mover:
         if self._dice.random() < 0.3:
             self._hold(self._long)
         else:
-            editor.some(self._dice.choice((1, 3)), ("change", "remove", "create", "again", "replace", "touch"))
+            editor.some(
+                self._dice.choice((1, 3)), ("change", "remove", "create", "again", "replace", "touch"), self._tables
+            )
         self.done.append("open")
 
     def move(self) -> None:
@@ -90,7 +95,7 @@ class Mover:
             self._long = None
 
     def _one(self, way: str) -> None:
-        table = self._dice.choice(TABLES)
+        table = self._dice.choice(self._tables)
         with suppress(*_REFUSED):
             _WAYS[way](self, table)
             self.done.append(way)
@@ -106,7 +111,7 @@ class Mover:
         return [str(name) for (name,) in rows]
 
     def _some(self, *kinds: str) -> None:
-        Editor(self._connection, self._dice).some(self._dice.choice((1, 1, 4)), kinds)
+        Editor(self._connection, self._dice).some(self._dice.choice((1, 1, 4)), kinds, self._tables)
 
     def edit(self, _: str) -> None:
         """Ordinary edits."""
@@ -120,11 +125,16 @@ class Mover:
         """Rows outside refer to users."""
         self._some("outside")
 
-    def twin(self, _: str) -> None:
+    def twin(self, table: str) -> None:
         """As many rows as before: one goes, another comes."""
+        editor = Editor(self._connection, self._dice)
         with self._connection.transaction():
-            self._some("remove")
-            Editor(self._connection, self._dice).some(1, ("create",))
+            editor.some(1, ("remove",), (table,))
+            editor.some(1, ("create", "again"), (table,))
+
+    def gone(self, table: str) -> None:
+        """A row goes, and nothing else happens."""
+        Editor(self._connection, self._dice).some(1, ("remove",), (table,))
 
     def same(self, table: str) -> None:
         """A row goes, and the same comes again."""
@@ -268,7 +278,7 @@ class Mover:
 
 
 _WAYS: Mapping[str, Callable[[Mover, str], None]] = {
-    "edit": Mover.edit, "one": Mover.one, "refer": Mover.refer, "twin": Mover.twin, "same": Mover.same,
+    "edit": Mover.edit, "one": Mover.one, "refer": Mover.refer, "twin": Mover.twin, "gone": Mover.gone, "same": Mover.same,
     "there_and_back": Mover.there_and_back, "undone": Mover.undone, "hold": Mover.hold, "refill": Mover.refill,
     "vacuum": Mover.vacuum, "rewrite": Mover.rewrite, "retype": Mover.retype, "column": Mover.column,
     "rename": Mover.rename,

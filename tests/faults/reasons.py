@@ -62,18 +62,17 @@ class State:
     """Whether users' slots must be unique."""
 
     @classmethod
-    def read(cls, place: Migrated) -> "State":
-        """What is there now."""
-        rows = three_ways.read(place.url)
-        with psycopg.connect(place.url) as connection:
+    def read(cls, connection: psycopg.Connection[Any], default: bytes) -> "State":
+        """What is there now, by a session outside a transaction; `default`: see Outsiders."""
 
-            def ask(query: str) -> list[Any]:
-                return connection.execute(query.encode()).fetchall()
+        def ask(query: str) -> list[Any]:
+            return connection.execute(query.encode()).fetchall()
 
-            return cls(
-                rows, Outsiders.read(connection, place.default), tuple(sorted(ask(_LINKS))), frozenset(ask(_COLUMNS)),
-                tuple(ask(_TRIGGERS)), ask("SELECT last_value, is_called FROM public.numbers")[0], ask(_SLOTS)[0][0],
-            )  # fmt: skip
+        return cls(
+            three_ways.read_by(connection), Outsiders.read(connection, default), tuple(sorted(ask(_LINKS))),
+            frozenset(ask(_COLUMNS)), tuple(ask(_TRIGGERS)), ask("SELECT last_value, is_called FROM public.numbers")[0],
+            ask(_SLOTS)[0][0],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

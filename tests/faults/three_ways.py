@@ -29,8 +29,14 @@ SELECT attname FROM pg_attribute WHERE attrelid = {}::regclass AND attnum > 0 AN
 
 def read(url: str) -> Rows:
     """All rows of the eight tables."""
-    with psycopg.connect(url) as connection:
-        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    with psycopg.connect(url, autocommit=True) as connection:
+        return read_by(connection)
+
+
+def read_by(connection: psycopg.Connection[Any]) -> Rows:
+    """The same, by a session outside a transaction."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         return {table: _read_table(connection, table) for table in TABLES}
 
 

@@ -56,11 +56,19 @@ class Round:
 
     def __init__(self, place: Migrated, servers: EmbeddedServers, dice: Random) -> None:
         self._place, self._copy, self._dice = place, Copy(place, servers), dice
+        self._witness = psycopg.connect(place.url, autocommit=True, prepare_threshold=None)
         self.facts: Counter[str] = Counter()
 
     def turns(self, most: int) -> int:
         """How many rounds this copy sees."""
         return min(most, self._dice.choice(_OF_A_COPY))
+
+    def close(self) -> None:
+        """Nobody looks at it any more."""
+        self._witness.close()
+
+    def _state(self) -> State:
+        return State.read(self._witness, self._place.default)
 
     def edit(self, *, again: bool) -> None:
         """Edits of this copy; `again`: after a rollback, there is something to be taken back once more."""
@@ -81,7 +89,7 @@ class Round:
         options: dict[str, Any] = {
             "mode": wish.mode, "tables": None if tables == TABLES else list(tables), "allow": sorted(wish.allow),
         }  # fmt: skip
-        state = State.read(place)
+        state = self._state()
         if wish.mode == "keep":
             wish, more = self._choose(wish, judge(place, state, wish).ways)
             options |= more
@@ -111,17 +119,17 @@ class Round:
     def _roll_back(self, wish: Wish, options: Mapping[str, Any]) -> None:
         """Through all phases, or to where it must be refused; a later one takes this one's schema changes back, too."""
         place, record = self._place, RunRecord()
-        with closing(Mover(place.url, self._dice)) as mover:
+        with closing(Mover(place.url, self._dice, wish.tables)) as mover:
             held: list[State] = []
 
             def wait(_: float) -> None:
                 mover.wait()
-                held.append(State.read(place))
+                held.append(self._state())
 
             context = replace(self._copy.context(RunKind.ROLLBACK, record, **options), sleep=wait)
             mover.open()
             rollback.run_phase(context, Phase.STAGE)
-            state = State.read(place)
+            state = self._state()
             early = judge(place, state, wish).early
             with self._refused(state, early):
                 preview = rollback.run_phase(context, Phase.PREVIEW)
@@ -130,7 +138,7 @@ class Round:
             require_true(preview, place, state, wish)
             mover.move()
             self.facts["moves"] += len(mover.done)
-            held[:] = [State.read(place)]
+            held[:] = [self._state()]
             try:
                 done = self._restore(context, wish, held)
             except AssertionError as error:
@@ -153,7 +161,7 @@ class Round:
             return None
         verdict = judge(place, held[-1], wish)
         assert not verdict.reasons, f"not refused, though {'; '.join(verdict.reasons)}"
-        require_left(verdict, held[-1], State.read(place), wish)
+        require_left(verdict, held[-1], self._state(), wish)
         require_done(verdict, done, wish)
         self.facts.update({wish.mode: 1, **{
             name: sum(each[name] for each in verdict.ways.counts().values()) for name in three_ways.CLASSES
@@ -163,7 +171,7 @@ class Round:
     def _rightly(self, error: Refused, state: State, why: Sequence[str]) -> None:
         if not why:
             raise AssertionError(f"refused without a reason: {error.message}")
-        require_same(state, State.read(self._place))
+        require_same(state, self._state())
         self.facts["refused"] += 1
 
     @contextmanager
@@ -190,7 +198,7 @@ class Round:
                 if how == "edit":
                     column, type_, value = dice.choice(_EDITS[table])
                     told = {column: value}
-                    settled[table, key] = Settled(how, {column: _field(self._place.url, type_, value)})
+                    settled[table, key] = Settled(how, {column: _field(self._witness, type_, value)})
                 else:
                     settled[table, key] = Settled(how)
                 asked.setdefault(table, []).append({"key": [text_of(key)], "how": how, "values": told})
@@ -204,16 +212,28 @@ def text_of(key: bytes) -> str:
     return str(UUID(bytes=key))
 
 
-def _field(url: str, type_: str, value: str | None) -> bytes | None:
-    with psycopg.connect(url) as connection:
-        query = sql.SQL("SELECT {}::{}").format(sql.Literal(value), sql.Identifier("pg_catalog", type_))
-        return three_ways.copied(connection, query)[0][0]
+def _field(connection: psycopg.Connection[Any], type_: str, value: str | None) -> bytes | None:
+    query = sql.SQL("SELECT {}::{}").format(sql.Literal(value), sql.Identifier("pg_catalog", type_))
+    return three_ways.copied(connection, query)[0][0]
 
 
 def trial(ground: Ground, seed: int, count: int = EACH) -> Facts:
     """So many rounds over one migrated database."""
-    with migrated(ground, seed) as place:
+    with _unsynced(ground.servers), migrated(ground, seed) as place:
         return rounds(place, ground.servers, seed, count)
+
+
+@contextmanager
+def _unsynced(servers: EmbeddedServers) -> Iterator[None]:
+    """Nothing crashes here: no file of the many small tables has to reach the disk."""
+    with psycopg.connect(servers.superuser_url(), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync TO off")
+        connection.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            connection.execute("ALTER SYSTEM RESET fsync")
+            connection.execute("SELECT pg_reload_conf()")
 
 
 def rounds(place: Migrated, servers: EmbeddedServers, seed: int, count: int) -> Facts:
@@ -221,16 +241,16 @@ def rounds(place: Migrated, servers: EmbeddedServers, seed: int, count: int) -> 
     found: Counter[str] = Counter(count=count)
     number = 0
     while number < count:
-        copy = Round(place, servers, Random(f"{seed}/{number}"))
-        for turn in range(copy.turns(count - number)):
-            try:
-                copy.edit(again=turn > 0)
-                copy.take()
-            except Exception as error:
-                error.add_note(f"round {number} of seed {seed}, turn {turn} of its copy")
-                raise
-            number += 1
-        found += copy.facts
+        with closing(Round(place, servers, Random(f"{seed}/{number}"))) as copy:
+            for turn in range(copy.turns(count - number)):
+                try:
+                    copy.edit(again=turn > 0)
+                    copy.take()
+                except Exception as error:
+                    error.add_note(f"round {number} of seed {seed}, turn {turn} of its copy")
+                    raise
+                number += 1
+            found += copy.facts
     return dict(found)
 
 
