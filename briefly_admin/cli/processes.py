@@ -11,7 +11,6 @@ from briefly_admin.cli.up import CHECKOUT, up
 from briefly_admin.jobs.clock import run_clock
 from briefly_admin.jobs.worker import work
 from briefly_admin.services import logs
-from briefly_admin.store import migrate
 
 _PARTS: Final = 6
 
@@ -50,6 +49,8 @@ def clock() -> None:
 @click.command()
 def release() -> None:
     """Bring the app database up to date, and make the first admin; the Procfile's release process."""
+    from briefly_admin.store import migrate
+
     loaded = settings.from_environ()
     migrate.upgrade(loaded.database_url)
     if loaded.admin_email and loaded.admin_password:

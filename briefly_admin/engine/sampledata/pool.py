@@ -4,8 +4,6 @@ import random
 from collections.abc import Iterator
 from typing import Final
 
-from faker import Faker
-
 from briefly_admin.plans.unified import EMBEDDING_DIMENSION
 
 SIZE: Final = 499
@@ -26,6 +24,9 @@ _FILE_TYPES: Final = {
 
 def words(seed: int) -> Iterator[tuple[int | str, ...]]:
     """SIZE rows of COLUMNS; the same for the same seed."""
+    # Here, for it takes a tenth of the time in which a process starts, and few of them make sample data.
+    from faker import Faker
+
     fake = Faker("en_US")
     fake.seed_instance(seed)
     extensions = list(_FILE_TYPES)
