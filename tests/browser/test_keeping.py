@@ -1,12 +1,17 @@
-"""Dirty data migrated, three rows edited by hand: the preview names those very rows, and keep leaves them so."""
+"""Dirty data migrated, three rows edited by hand: the preview names those very rows, and keep leaves them so.
+
+Rows of tables outside the plan refer to new users, so that the preview offers ticks and names what stands against it; a
+second admin approves the rollback. What is confirmed and approved is so by the keyboard alone.
+"""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
+from tests.browser.approving import SECOND, strict
 from tests.browser.conftest import Program, Visitor
 from tests.browser.test_journey import assert_accessible, wait_for_the_end
 
@@ -15,6 +20,17 @@ EDIT = (
     "(SELECT id FROM users WHERE subscription_tier <> 'pro_byok' ORDER BY id LIMIT 3) RETURNING id::text"
 )
 
+OUTSIDE = """
+INSERT INTO users (id, created_at, updated_at)
+  SELECT ('00000000-0000-4000-8000-00000000000' || n)::uuid, now(), now() FROM generate_series(1, 3) n;
+CREATE TABLE logs (user_id uuid REFERENCES users ON DELETE CASCADE);
+CREATE TABLE notes (user_id uuid REFERENCES users ON DELETE SET NULL);
+CREATE TABLE bills (user_id uuid REFERENCES users ON DELETE RESTRICT);
+INSERT INTO logs SELECT '00000000-0000-4000-8000-000000000001' FROM generate_series(1, 12);
+INSERT INTO notes VALUES ('00000000-0000-4000-8000-000000000002');
+INSERT INTO bills VALUES ('00000000-0000-4000-8000-000000000003');
+"""
+
 
 def tiers(program: Program) -> dict[str, str]:
     with psycopg.connect(program.addresses["TARGET_DATABASE_URL"]) as connection:
@@ -22,12 +38,15 @@ def tiers(program: Program) -> dict[str, str]:
 
 
 @pytest.fixture
-def edited(program: Program) -> list[str]:
-    """The keys of three users that somebody edited after the migration."""
+def edited(program: Program) -> Iterator[list[str]]:
+    """The keys of three users that somebody edited after the migration; three more are new, and referred to."""
     program.command("selftest", "create-data", "--dirty", "5")
     program.command("run", "--set", "onInvalid=skip", "--set", "maxSkipped=100000")
-    with psycopg.connect(program.addresses["TARGET_DATABASE_URL"]) as connection:
-        return sorted(key for (key,) in connection.execute(EDIT).fetchall())
+    with psycopg.connect(program.addresses["TARGET_DATABASE_URL"], autocommit=True) as connection:
+        keys = sorted(key for (key,) in connection.execute(EDIT).fetchall())
+        connection.execute(OUTSIDE)
+        yield keys
+        connection.execute("DROP TABLE logs, notes, bills")
 
 
 def test_the_preview_names_the_edited_rows_and_keep_leaves_them(
@@ -45,36 +64,86 @@ def test_the_preview_names_the_edited_rows_and_keep_leaves_them(
     group.locator("summary").first.click()
     named = set(re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", group.inner_text()))
     assert sorted(named) == edited
-    assert_accessible(ana)
-    look_at_it(visit, program, page.url)
+    outside = page.locator("#outside").inner_text()
+    for words in ("1 row of public.bills", "RESTRICT). This stands against it", "12 rows of public.logs", "SET NULL"):
+        assert words in outside
+    look_at_it(ana)
 
-    confirm = page.locator("#confirm")
-    expect(confirm).to_be_disabled()
-    page.get_by_label("Keep", exact=True).check()
-    group.get_by_label(f"users {edited[0]}").select_option("edit")
-    group.locator("details summary").first.click()
-    group.get_by_label("subscription_tier", exact=True).first.fill("free")
-    page.get_by_label("Reason").fill("The repairs were wrong.")
-    page.get_by_label("users", exact=True).uncheck()
-    page.fill("#word", "ROLLBACK")
-    page.fill("#database", "briefly")
-    ana.expected.add(400)
-    confirm.click()
-    expect(page.get_by_role("alert")).to_contain_text("Choose the table users, too")
-    page.get_by_label("users", exact=True).check()
-    confirm.click()
-    assert "Rolled back" in wait_for_the_end(ana)
-    assert_accessible(ana)
+    with strict(program) as approving:
+        ana.program = approving
+        ana.go(page.url.removeprefix(program.url))
+        settle(ana, edited[0])
+        confirm_by_keyboard(ana)
+        expect(page.locator(".sentence")).to_contain_text("approve")
+        approve_by_keyboard(visit(), approving, page.url.removeprefix(approving.url))
+        assert "Rolled back" in wait_for_the_end(ana)
+        assert_accessible(ana)
     after = tiers(program)
     assert {key: after[key] for key in edited} == {key: before[key] for key in edited} | {edited[0]: "free"}
 
 
-def look_at_it(visit: Callable[..., Visitor], program: Program, url: str) -> None:
-    """On a phone and in the dark, with all samples open: accessible, and no wider than the screen."""
-    phone = visit(width=390, scheme="dark")
-    phone.sign_in(program.email, program.password)
-    phone.page.goto(url)
-    phone.page.evaluate("document.querySelectorAll('details.more').forEach(each => { each.open = true; })")
-    assert_accessible(phone)
-    wide = phone.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert wide <= 0, f"{wide} px wider than the screen"
+def settle(visitor: Visitor, key: str) -> None:
+    """Decide about one of the edited rows by itself."""
+    group = visitor.page.locator("details", has_text="users: 3 edited since").first
+    group.locator("summary").first.click()
+    group.get_by_label(f"users {key}").select_option("edit")
+    group.locator("details summary").first.click()
+    group.get_by_label("subscription_tier", exact=True).first.fill("free")
+
+
+def confirm_by_keyboard(visitor: Visitor) -> None:
+    """Fill in the form, first with the table left out of which a row was settled; what was typed is still there."""
+    page = visitor.page
+    expect(page.locator("#confirm")).to_be_disabled()
+    page.locator("#counts").focus()
+    press(page, "#allow-0", "Space")
+    press(page, "#mode-0", "ArrowDown")
+    expect(page.get_by_label("Keep", exact=True)).to_be_checked()
+    press(page, "#tables-0", "Space")
+    for place, text in (("#reason", "The repairs were wrong."), ("#word", "ROLLBACK"), ("#database", "briefly")):
+        press(page, place)
+        page.keyboard.type(text)
+    visitor.expected.add(400)
+    press(page, "#confirm", "Enter")
+    expect(page.get_by_role("alert")).to_contain_text("Choose the table users, too")
+    expect(page.locator("#allow-0")).to_be_checked()
+    page.locator("#mode-1").focus()
+    press(page, "#tables-0", "Space")
+    press(page, "#confirm", "Enter")
+    page.wait_for_url("**/runs/*")
+
+
+def approve_by_keyboard(bea: Visitor, approving: Program, run: str) -> None:
+    """The second admin, from the run's page."""
+    bea.program = approving
+    bea.sign_in(SECOND, approving.password)
+    bea.go(run)
+    press(bea.page, "a[href$='/approve']", "Enter")
+    bea.page.wait_for_url("**/approve")
+    assert "The repairs were wrong." in bea.page.inner_text("main")
+    look_at_it(bea)
+    press(bea.page, "button[value=approve]", "Enter")
+    expect(bea.page.locator("#flashes")).to_contain_text("is approved")
+
+
+def press(page: Page, place: str, key: str = "") -> None:
+    """Go on by the tabulator until it is there, and press the key."""
+    for _ in range(150):
+        if page.locator(place).evaluate("each => each === document.activeElement"):
+            break
+        page.keyboard.press("Tab")
+    expect(page.locator(place)).to_be_focused()
+    if key:
+        page.keyboard.press(key)
+
+
+def look_at_it(visitor: Visitor) -> None:
+    """On a phone in the dark, and wide and light, with all samples open: accessible, and no wider than the screen."""
+    page = visitor.page
+    page.evaluate("document.querySelectorAll('details.more').forEach(each => { each.open = true; })")
+    for width, scheme in ((390, "dark"), (1280, "light")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # its stubs want literals
+        assert_accessible(visitor)
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{wide} px wider than the screen"
