@@ -30,7 +30,7 @@ WITH RECURSIVE wanted AS (
   SELECT relation FROM children
   UNION SELECT o.confrelid FROM wanted w JOIN pg_constraint o ON o.conrelid = w.relation AND o.contype = 'f'
 ), held AS (
-  SELECT l.pid, split_part(l.virtualtransaction, '/', 2) AS prepared, format('%%s.%%s', n.nspname, c.relname) AS name,
+  SELECT l.pid, l.virtualtransaction, format('%%s.%%s', n.nspname, c.relname) AS name,
     CASE WHEN w.relation IS NOT NULL THEN 0 WHEN l.mode <> 'AccessShareLock' THEN 1 ELSE 2 END AS far
   FROM pg_locks l JOIN around USING (relation) LEFT JOIN wanted w USING (relation)
   JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -42,7 +42,9 @@ SELECT h.pid, p.gid, nullif(a.application_name, ''), a.backend_type, coalesce(a.
   to_char(coalesce(a.xact_start, p.prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
   string_agg(DISTINCT h.name, ', ' ORDER BY h.name)
 FROM held h LEFT JOIN pg_stat_activity a ON a.pid = h.pid
-LEFT JOIN pg_prepared_xacts p ON h.pid IS NULL AND p.transaction::text = h.prepared
+LEFT JOIN pg_locks x ON h.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid' AND x.granted
+  AND x.virtualtransaction = h.virtualtransaction
+LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
 WHERE h.far = (SELECT min(far) FROM held)
 GROUP BY h.pid, p.gid, a.application_name, a.backend_type, a.usename, p.owner, a.xact_start, p.prepared
 ORDER BY coalesce(a.xact_start, p.prepared) NULLS LAST, h.pid LIMIT 20
@@ -77,11 +79,11 @@ def _holder(
     pid: int | None, prepared: str | None, application: str | None, kind: str | None, user: str | None,
     since: str | None, tables: str,
 ) -> str:  # fmt: skip
-    who = f"pid {pid}" if pid is not None else f"prepared transaction {prepared or 'of another database'}"
+    who = f"pid {pid}" if pid is not None else f"prepared transaction {prepared or 'unknown'}"
     known = [application or kind or "unknown"] if pid is not None else []
     known += [f"user {user}"] if user else []
     known += [f"since {since} UTC"] if since else []
-    return f"{who} ({', '.join(known)}) on {tables}"
+    return f"{who} ({', '.join(known)}) on {tables}" if known else f"{who} on {tables}"
 
 
 def _words(pid: int, application: str | None, kind: str | None, seconds: int | None) -> str:

@@ -10,7 +10,7 @@ import pytest
 from briefly_admin.domain.errors import Unavailable
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import rollback
-from briefly_admin.engine.blockers import holders
+from briefly_admin.engine.blockers import _holder, holders
 from briefly_admin.engine.rollback import restore
 from briefly_admin.engine.target import Target
 from tests.engine.sealed_target import SealedTarget, plan_of
@@ -76,3 +76,12 @@ def test_nobody_and_somebody(target_database: str, superuser_database: Callable[
         [reader] = holders(connection, {("public", "t"): True})
         # Another user's session: when it began is none of our business.
         assert reader == f"pid {other.info.backend_pid} (unknown, user {other.info.user}) on public.t"
+
+
+def test_a_transaction_that_waits_for_its_second_phase_is_named() -> None:
+    """By the words alone: a server takes prepared transactions only where it is set up for them."""
+    since = "2025-11-22 12:00:05"
+    assert _holder(None, "gid 1", None, None, "shop", since, "public.t") == (
+        f"prepared transaction gid 1 (user shop, since {since} UTC) on public.t"
+    )
+    assert _holder(None, None, None, None, None, None, "a.b, c.d") == "prepared transaction unknown on a.b, c.d"

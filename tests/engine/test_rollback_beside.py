@@ -91,3 +91,19 @@ def test_a_foreign_key_that_is_switched_off_undoes_all(
     with pytest.raises(Refused, match=r"did not: 1 row of public\.o "):
         sealed.roll_back(allow=["public.o"])
     assert sealed.query("SELECT a FROM o") == [(2,)]
+
+
+def test_what_a_second_key_over_the_same_column_changes_first_undoes_all(sealed: SealedTarget) -> None:
+    sealed.execute(
+        "CREATE TABLE o (id int PRIMARY KEY, a int REFERENCES accounts ON DELETE SET NULL)",
+        "ALTER TABLE o ADD FOREIGN KEY (a) REFERENCES accounts ON DELETE CASCADE",
+        "CREATE TABLE under (o int REFERENCES o ON DELETE CASCADE)",
+        "INSERT INTO o VALUES (1, 2)", "INSERT INTO under VALUES (1)",
+    )  # fmt: skip
+    with pytest.raises(Refused, match=r"did not: 1 row of public\.under ") as caught:
+        sealed.roll_back(allow=["public.o", "public.under"])
+    assert "a second foreign key over the same columns" in str(caught.value.remedy)
+    assert sealed.query("SELECT a, o FROM o, under") == [(2, 1)]
+    sealed.execute("ALTER TABLE o DROP CONSTRAINT o_a_fkey")
+    done = sealed.roll_back(allow=["public.o", "public.under"])[Phase.RESTORE]
+    assert done["outside"] == {"public.o": 1, "public.under": 1}

@@ -48,8 +48,8 @@ class Foreseen:
         if left:
             raise Refused(
                 f"Rows that were to go or to change by foreign keys did not: {'; '.join(left)}. Everything was undone.",
-                remedy="Look at the triggers of those tables (one may hold rows back), and whether those of the foreign"
-                " keys are enabled.",
+                remedy="Look at the triggers of those tables (one may hold rows back), whether the foreign keys' own"
+                " are enabled, and for a second foreign key over the same columns.",
             )
         _drop(cascades)
 
