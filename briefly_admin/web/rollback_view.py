@@ -118,7 +118,7 @@ def _wrote(restore: Mapping[str, Any]) -> Grid:
     }
     if any(recomputed.values()):
         columns["Computed anew"] = {name: recomputed.get(name, 0) for name in tables}
-    return _by_table("What was written", tables, columns, wide=len(columns) > len(parts))
+    return _by_table("What was written", tables, columns, wide=True)
 
 
 def _found(preview: Mapping[str, Any]) -> Grid:

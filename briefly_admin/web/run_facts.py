@@ -74,7 +74,8 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
     found += approval(view)
     beyond = view.options.get("beyond")
     if beyond:
-        found.append(("Also tables outside the plan", ", ".join(".".join(map(str, pair)) for pair in beyond)))
+        words = "Also backed up first" if view.kind is RunKind.ROLLBACK else "Also tables outside the plan"
+        found.append((words, ", ".join(".".join(map(str, pair)) for pair in beyond)))
     if view.kind is RunKind.MIGRATION:
         found += [
             ("Rows a batch", _batch_size(view.config.get("batchSize"))),

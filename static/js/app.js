@@ -81,6 +81,40 @@
     weighAll();
   });
 
+  /* -- What was filled in outlives a session that ended before it was sent: in this tab, for the same person -------- */
+
+  const KEPT = "kept-form";
+  const here = () => window.location.pathname + window.location.search;
+  const isKept = (control) => control.name && control.type !== "hidden" && control.dataset.word === undefined;
+  const ticks = (control) => control.type === "checkbox" || control.type === "radio";
+
+  on("submit", (event) => {
+    const form = event.target;
+    if (!form.matches("[data-confirm]") || event.defaultPrevented) return;
+    const fields = [...form.elements].filter((each) => isKept(each) && (!ticks(each) || each.checked)).map((each) => [each.name, each.value]);
+    try {
+      sessionStorage.setItem(KEPT, JSON.stringify({ page: here(), person: document.body.dataset.person, fields }));
+    } catch { /* No room, or not allowed: then it is not kept. */ }
+  });
+
+  function bringBack() {
+    const { person } = document.body.dataset;
+    const kept = sessionStorage.getItem(KEPT);
+    /* Without a person it is the sign-in page, on the way back. */
+    if (!person || !kept) return;
+    sessionStorage.removeItem(KEPT);
+    const { page, person: whose, fields } = JSON.parse(kept);
+    const form = document.querySelector("form[data-confirm]");
+    /* A form that came back from the server holds what was sent, with what is wrong beside it. */
+    if (page !== here() || whose !== person || !form || document.querySelector("[aria-invalid]")) return;
+    for (const control of [...form.elements].filter(isKept)) {
+      const found = fields.filter(([name]) => name === control.name).map(([, value]) => value);
+      if (ticks(control)) control.checked = found.includes(control.value);
+      else if (found.length) [control.value] = found;
+      for (let part = touched(control) && control.closest("details"); part; part = part.parentElement.closest("details")) part.open = true;
+    }
+  }
+
   /* -- Menus close when something else is clicked, and by Escape -------------------------------------------------- */
 
   function closeMenus(except) {
@@ -218,6 +252,7 @@
     if (event.detail.requestConfig.triggeringEvent?.isTrusted) watchIdle();
   });
 
+  bringBack();
   weighAll();
   watchIdle();
 })();

@@ -92,7 +92,9 @@ def settle(visitor: Visitor, key: str) -> None:
 
 
 def confirm_by_keyboard(visitor: Visitor) -> None:
-    """Fill in the form, first with the table left out of which a row was settled; what was typed is still there."""
+    """Fill in the form: the session ends before it is sent, then the table is left out of which a row was settled;
+    either time what was filled in is still there.
+    """
     page = visitor.page
     expect(page.locator("#confirm")).to_be_disabled()
     page.locator("#counts").focus()
@@ -101,6 +103,17 @@ def confirm_by_keyboard(visitor: Visitor) -> None:
     expect(page.get_by_label("Keep", exact=True)).to_be_checked()
     press(page, "#tables-0", "Space")
     for place, text in (("#reason", "The repairs were wrong."), ("#word", "ROLLBACK"), ("#database", "briefly")):
+        press(page, place)
+        page.keyboard.type(text)
+    page.context.clear_cookies()
+    press(page, "#confirm", "Enter")
+    expect(page.get_by_text("so nothing was done")).to_be_visible()
+    page.fill("input[name=email]", visitor.program.email)
+    page.fill("input[name=password]", visitor.program.password)
+    page.keyboard.press("Enter")
+    expect(page.locator("#reason")).to_have_value("The repairs were wrong.")
+    expect(page.locator("#word")).to_have_value("")
+    for place, text in (("#word", "ROLLBACK"), ("#database", "briefly")):
         press(page, place)
         page.keyboard.type(text)
     visitor.expected.add(400)
