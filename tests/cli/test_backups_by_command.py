@@ -15,9 +15,8 @@ OTHER_KEY = f"other:{base64.b64encode(bytes(32)).decode()}"
 
 
 @pytest.fixture
-def backup(command: Command) -> str:
+def backup(command: Command, sample_data: dict[str, int]) -> str:
     """The name of a backup of the sample data."""
-    assert command("selftest", "create-data", "--embeddings", "none").code == 0
     answer = command("backup", "create", "--json")
     assert answer.code == 0, answer.err
     last = answer.lines[-1]

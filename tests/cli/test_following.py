@@ -6,13 +6,12 @@ import subprocess
 import time
 from collections.abc import Callable
 
-import pytest
-
 from briefly_admin.jobs.queue import RqQueue
 from briefly_admin.jobs.worker import BrieflyWorker
 from tests.cli.conftest import Command
 
 Process = Callable[..., subprocess.Popen[str]]
+Rows = dict[str, int]
 
 
 def wait_until(what: Callable[[], object], seconds: float = 30) -> None:
@@ -27,13 +26,8 @@ def status_of(command: Command, run: str) -> str:
     return "" if answer.code else str(json.loads(answer.out)["status"])
 
 
-@pytest.fixture
-def sample_data(command: Command) -> None:
-    assert command("selftest", "create-data", "--embeddings", "none").code == 0
-
-
 def test_a_worker_leads_and_the_command_follows(
-    sample_data: None, command: Command, process: Process, queue: RqQueue
+    sample_data: Rows, command: Command, process: Process, queue: RqQueue
 ) -> None:
     worker = process("worker")
     wait_until(queue.workers)
@@ -46,14 +40,14 @@ def test_a_worker_leads_and_the_command_follows(
     assert queue.workers() == 0
 
 
-def test_no_worker_and_no_redis_leads_here(sample_data: None, command: Command) -> None:
+def test_no_worker_and_no_redis_leads_here(sample_data: Rows, command: Command) -> None:
     answer = command("validate", REDIS_URL="redis://127.0.0.1:1")
     assert answer.code == 0, answer.err
     assert answer.out.startswith("preflight\nvalidate\n")
 
 
 def test_letting_go_of_a_queued_run_leaves_it_queued(
-    sample_data: None, command: Command, process: Process, listening: BrieflyWorker
+    sample_data: Rows, command: Command, process: Process, listening: BrieflyWorker
 ) -> None:
     follower = process("run")
     wait_until(lambda: status_of(command, "1") == "pending")
@@ -70,7 +64,7 @@ def test_letting_go_of_a_queued_run_leaves_it_queued(
 
 
 def test_letting_go_of_a_run_led_here_interrupts_it_and_resume_takes_it_up(
-    sample_data: None, command: Command, process: Process
+    sample_data: Rows, command: Command, process: Process
 ) -> None:
     leader = process("run", "--json", "--set", "pause=50", "--set", "batchSize=3")
     assert leader.stdout is not None
@@ -86,7 +80,7 @@ def test_letting_go_of_a_run_led_here_interrupts_it_and_resume_takes_it_up(
     assert (answer.lines[-1]["status"], answer.lines[-1]["records_processed"]) == ("completed", 139)
 
 
-def test_run_goes_on_when_the_reader_goes_away(sample_data: None, command: Command, process: Process) -> None:
+def test_run_goes_on_when_the_reader_goes_away(sample_data: Rows, command: Command, process: Process) -> None:
     leader = process("run", "--json")
     assert leader.stdout is not None
     leader.stdout.readline()
@@ -98,7 +92,7 @@ def test_run_goes_on_when_the_reader_goes_away(sample_data: None, command: Comma
 
 
 def test_cancelled_while_followed_is_exit_1(
-    sample_data: None, command: Command, process: Process, listening: BrieflyWorker
+    sample_data: Rows, command: Command, process: Process, listening: BrieflyWorker
 ) -> None:
     follower = process("run")
     wait_until(lambda: status_of(command, "1") == "pending")

@@ -15,10 +15,9 @@ CURE = "Add the key with the id one to BACKUP_KEYS."
 
 
 @pytest.fixture
-def backup(command: Command, environ: dict[str, str]) -> str:
+def backup(command: Command, environ: dict[str, str], sample_data: dict[str, int]) -> str:
     """The name of a backup of the sample data, sealed with the key `one`."""
     environ["BACKUP_KEYS"] = ONE
-    assert command("selftest", "create-data", "--embeddings", "none").code == 0
     answer = command("backup", "create", "--json")
     assert answer.code == 0, answer.err
     return str(answer.lines[-1]["backup_id"])
