@@ -180,7 +180,7 @@ class Classifier:
         migration, scope = self.migration, _scope(pair)
         table = migration.table(pair.name, {column.name for column in repaired})
         repairs, current = migration.repairs(table, scope), migration.aggregates(table, scope)
-        aside = self._set_aside(pair)
+        aside = self.set_aside(pair)
         alone = sql.SQL("d.there IS NULL") if aside is None else sql.SQL("(d.there IS NULL OR q.aside)")
         values: list[sql.Composable] = [
             sql.SQL("CASE WHEN {} THEN {}::{} ELSE {} END AS {}").format(
@@ -201,10 +201,10 @@ class Classifier:
             " {repairs} {current} {aside} OFFSET 0)"
         ).format(
             values=sql.SQL(", ").join(values), difference=pair.difference, source=migration.staged[pair.name],
-            repairs=repairs.joins, current=current.joins, aside=_join_aside(pair, aside),
+            repairs=repairs.joins, current=current.joins, aside=join_aside(pair, aside),
         )  # fmt: skip
 
-    def _set_aside(self, pair: Pair) -> sql.Identifier | None:
+    def set_aside(self, pair: Pair) -> sql.Identifier | None:
         """A relation of the keys, as texts, that the migration left alone; None where there are none."""
         assert self.migration is not None
         if pair.name not in self._aside:
@@ -260,7 +260,8 @@ def _scope(pair: Pair) -> sql.Composable | None:
     )
 
 
-def _join_aside(pair: Pair, aside: sql.Identifier | None) -> sql.Composable:
+def join_aside(pair: Pair, aside: sql.Identifier | None) -> sql.Composable:
+    """Whether row `t` of the staged table was left alone, as q.aside (or NULL); nothing where no row was."""
     if aside is None:
         return sql.SQL("")
     tests = (

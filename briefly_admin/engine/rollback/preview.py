@@ -86,7 +86,7 @@ def _three_ways(
         "keep": {each.pair.name: {"update": each.undone} for each in classified} if possible else None,
         "left_out": {each.pair.name: list(each.left_out) for each in classified if each.left_out},
         "derived": {each.pair.name: list(each.derived) for each in classified if each.derived},
-        "lost": lost(connection, chosen, pairs, classifier.migration),
+        "lost": lost(connection, chosen, pairs, classifier),
         "samples": shown,
     }
     return told, classified
