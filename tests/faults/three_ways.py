@@ -215,8 +215,8 @@ class ThreeWays:
         }
 
     def _loses(self, table: str, name: str, key: bytes, row: Row) -> bool:
-        right = [self._migrated[table][key][name]] if key in self._before[table] else []
-        if right and name in derived(table):
+        right = [self._migrated[table][key][name]] if key in self._before[table] else [None]
+        if right != [None] and name in derived(table):  # where nothing stood, the row was left alone
             right += [counted.of(table, name, key) for counted in (self._counted_before, self._counted_now)]
         return row[name] is not None and row[name] not in right
 
