@@ -26,9 +26,8 @@ from tests.services.keeping import ONE, services_with
 
 
 @pytest.fixture
-def backup(stage: Stage) -> BackupView:
+def backup(stage: Stage, sample_data: dict[str, int]) -> BackupView:
     """A proven backup of sample data, on its own."""
-    stage.services.sampledata.create(stage.ana)
     run = stage.lead(stage.services.runs.start(stage.olga, RunKind.BACKUP), pipeline.lead)
     assert run.state is RunState.COMPLETED, run.error
     view = stage.services.backups.get(stage.vito, run.backup_name or "")
