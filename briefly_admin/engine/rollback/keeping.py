@@ -206,13 +206,15 @@ class Keep:
     def _left(self, again: Classified, before: Classified, written: Difference) -> int:
         """Rows that would be written, but for those that were left alone before, or edited by hand."""
         # A migrated row that went back and was counted anew is neither B nor M: what it was decides how it is judged.
+        # And one that was restored or brought back, but wrongly, would pass for edited since.
         query = sql.SQL(
             "SELECT count(*) FROM {again} AS a WHERE CASE WHEN EXISTS (SELECT FROM {before} AS b"
-            " WHERE b.there = a.there AND b.class = 'migrated') THEN differs OR stale ELSE {chosen} END"
+            " WHERE b.there = a.there AND b.class = 'migrated') THEN differs OR stale"
+            " WHEN EXISTS (SELECT FROM {written} AS w WHERE w.there = a.there) THEN differs ELSE {chosen} END"
             " AND (here IS NULL OR here <> ALL ({edited}))"
             " AND NOT EXISTS (SELECT FROM {alone} AS alone WHERE alone.here = a.here)"
         ).format(
-            again=again.relation, before=before.relation,
+            again=again.relation, before=before.relation, written=written.pair.difference,
             chosen=self._chosen(sql.SQL("(differs OR stale)"), self._rule("edited")),
             edited=_places(self.edited.get(before.pair.name, ())), alone=_left_alone(before, written),
         )  # fmt: skip
