@@ -117,6 +117,7 @@ def test_a_row_edited_to_what_it_was_stands(target_database: str, tmp_path: Path
 
 def test_settled_rows_that_do_not_fit_refuse(target_database: str, tmp_path: Path) -> None:
     sealed = edited(target_database, tmp_path)
+    sealed.execute("ALTER TABLE chunks ALTER number SET NOT NULL, ALTER number ADD GENERATED ALWAYS AS IDENTITY")
     before = sealed.dump()
     with pytest.raises(Refused, match="level cannot be edited"):  # it goes with the schema changes
         keep(sealed, settled={"users": [{"key": ["1"], "how": "edit", "values": {"level": "9"}}]})
@@ -148,7 +149,8 @@ def test_settled_rows_that_do_not_fit_refuse(target_database: str, tmp_path: Pat
         assert "has not the key id" in refused("users", one | {"key": ["1", "1"]})
         assert "one twice" in refused("users", one, one | {"how": "restore"})
         assert "which is not restored" in refused(ODD, one)
-        assert "chunks, row 3: the value of size does not fit" in refused("chunks", edit("3", size="many", number="7"))
+        assert "chunks, row 3: the value of size does not fit" in refused("chunks", edit("3", size="many", file_id="3"))
+        assert "number cannot be edited, because it is generated" in refused("chunks", edit("3", number="7"))
         assert "the value of tier does not fit" in refused("users", edit("1", tier="longer than eight"))
         assert "the value of email does not fit" in refused("users", edit("1", email=None, tier="gold"))
         assert "the value of email does not fit" in refused("users", edit("1", email="\0"))
@@ -184,6 +186,15 @@ def test_some_tables_count_children_that_are_not_chosen(target_database: str, tm
     assert (after["users"], after["chunks"]) == (now["users"], now["chunks"])
     assert after[ODD] == before[ODD] | {2: now[ODD][2], 12: ("12", "4", "102", "x"), 13: ("13", "4", "53", "x")}
     assert list(done["tables"]) == [ODD]
+
+
+def test_a_count_over_a_table_that_is_gone_is_refused(target_database: str, tmp_path: Path) -> None:
+    sealed = edited(target_database, tmp_path)
+    sealed.execute("DROP TABLE chunks")
+    before = sealed.query(f"SELECT * FROM {_FILES} ORDER BY id")
+    with pytest.raises(Refused, match=r"public\.chunks is gone, and aggregates"):
+        keep(sealed, tables=[ODD])
+    assert (sealed.query(f"SELECT * FROM {_FILES} ORDER BY id"), sealed.scratches()) == (before, [])
 
 
 def test_a_backup_of_no_migration_is_refused(target_database: str, tmp_path: Path) -> None:
