@@ -165,14 +165,17 @@ def test_triggers_do_not_fire_and_keep_their_state(sealed: SealedTarget) -> None
 
 def test_sequences_never_go_backwards(sealed: SealedTarget) -> None:
     sealed.execute(
-        "CREATE SEQUENCE down INCREMENT -1; ALTER SEQUENCE down OWNED BY notes.id; SELECT setval('down', -50)"
-    )
+        "CREATE SEQUENCE down INCREMENT -1; ALTER SEQUENCE down OWNED BY notes.id; SELECT setval('down', -50)",
+        "CREATE SEQUENCE called OWNED BY notes.id; SELECT nextval('called')", "CREATE SEQUENCE gone OWNED BY notes.id",
+    )  # fmt: skip
     sealed.back_up()
-    sealed.execute("INSERT INTO notes (user_id) VALUES (1)", "SELECT setval('down', -10)")
+    sealed.execute("INSERT INTO notes (user_id) VALUES (1)", "SELECT setval('down', -10)",
+                   "SELECT setval('called', 1, false)", "DROP SEQUENCE gone")  # fmt: skip
     sealed.execute('SELECT setval(\'public."o""dd %s {} files_id_seq"\', 3)')
     sealed.roll_back()
     assert sealed.query("SELECT last_value FROM notes_id_seq") == [(201,)]
     assert sealed.query("SELECT last_value FROM down") == [(-50,)]
+    assert sealed.query("SELECT nextval('called')") == [(2,)]
     assert sealed.query('SELECT last_value FROM "o""dd %s {} files_id_seq"') == [(200,)]
 
 
