@@ -108,7 +108,7 @@ def options_of(connection: Connection, wish: Wish, plan: Plan, now: datetime) ->
             remedy=f"Use the mode {EXACT}, or a backup that a migration took.",
         )
     if wish.preview_id is not None:
-        options |= _confirmed(connection, wish.preview_id, backup, options["tables"])
+        options |= _confirmed(connection, wish.preview_id, backup, options["tables"], wish.mode)
     return options, backup.target_id
 
 
@@ -157,7 +157,7 @@ def _checked_tables(backup: Row[Any], tables: Sequence[str] | None, known: Seque
 
 
 def _confirmed(
-    connection: Connection, preview_id: str, backup: Row[Any], tables: Sequence[str] | None
+    connection: Connection, preview_id: str, backup: Row[Any], tables: Sequence[str] | None, mode: str
 ) -> dict[str, Any]:
     """The options that bind a rollback to what its preview counted. Raises NotFound, Refused."""
     row = _preview(connection, preview_id, backup)
@@ -168,6 +168,10 @@ def _confirmed(
             remedy="Preview all tables that are to go back, then confirm that.",
         )
     counted: Mapping[str, Any] = (row.report or {}).get("preview", {})
+    if mode == KEEP and counted.get("classes") is None:
+        raise Refused(
+            f"Run {row.number} counted for an older version, which did not tell what {KEEP} goes by.", remedy=_PREVIEW
+        )
     return {
         "preview_id": str(row.id), "expected": counted.get("tables", {}), "expected_classes": counted.get("classes"),
         "expected_outside": _touched(counted.get("outside") or ()),

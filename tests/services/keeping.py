@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from briefly_admin.domain.ports import BlobStore
+from briefly_admin.engine.identity import identify
 from briefly_admin.services import ServiceConfig, Services, assemble
 from briefly_admin.store.database import Database
 from briefly_admin.vault.keys import MasterKeys
@@ -42,6 +43,19 @@ def keep(stage: Stage, name: str, *, state: str = "proven", run_id: str | None =
             (writer.backup_id, name, run_id, state, writer.shred_key, sha256, stage.clock.time + timedelta(hours=24)),
         )
     return KeptBackup(writer.backup_id, name, writer.shred_key, sha256)
+
+
+def keep_restorable(stage: Stage, name: str, *, run_id: str | None = None, **values: str) -> KeptBackup:
+    """One that says to be of the users and oauth_tokens of the stage's target; `values`: target_id or plan."""
+    backup = keep(stage, name, run_id=run_id)
+    facts = {"target_id": identify(stage.servers.target), "plan": "unified"} | values
+    with psycopg.connect(stage.app_url) as connection:
+        connection.execute(
+            "UPDATE briefly_admin.backup SET target_id = %(target_id)s, plan = %(plan)s,"
+            ' tables = \'[{"table": "users"}, {"table": "oauth_tokens"}]\' WHERE name = %(name)s',
+            facts | {"name": name},
+        )
+    return backup
 
 
 @contextmanager
