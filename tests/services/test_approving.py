@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -12,6 +13,7 @@ from briefly_admin.domain.errors import Busy, NotAllowed, NotFound, Refused, Sto
 from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.engine.identity import identify
+from briefly_admin.plans import plan
 from briefly_admin.services import ServiceConfig, assemble
 from briefly_admin.services.views import RunView
 from tests.services.conftest import Stage
@@ -203,11 +205,17 @@ def test_a_rollback_is_approved_with_its_backup_mode_and_tables(careful: Stage) 
     with pytest.raises(Busy, match="awaiting_approval"):
         asked()
     refused(careful.ana, run, "another admin")
+    refused(replace(careful.ana, name="her script"), run, "another admin")
     runs.cancel(careful.olga, run.id)
     refused(BEN, run, "is cancelled: approve is not possible")
 
     run = asked()
     assert runs.approve(BEN, run.id).state is RunState.PENDING
+    event = careful.services.audit.list(careful.ana, action="run.approve")[0]
+    told = event.details["approval"]
+    assert (event.actor, told["names"]["fingerprint"]) == (BEN.name, plan("unified").fingerprint)
+    assert (event.details["reason"], event.details["asked_by"]) == ("Wrong tiers.", careful.ana.name)
+    assert datetime.fromisoformat(told["until"]) - careful.clock() == timedelta(hours=1)
     refused(BEN, run, "is pending: approve is not possible")
     runs.cancel(BEN, run.id)
     run = asked()
