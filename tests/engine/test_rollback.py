@@ -274,6 +274,7 @@ def test_rows_outside_that_refer_to_rows_to_be_deleted_refuse(sealed: SealedTarg
     with pytest.raises(Refused) as caught:
         sealed.roll_back()
     assert sentence in caught.value.message
+    assert list(sealed.context().journal.finished_phases()) == [Phase.STAGE], "the preview says so, before any lock"
     context = sealed.context()
     with pytest.raises(Refused):
         rollback.run_phase(context, Phase.RESTORE)
