@@ -6,14 +6,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from briefly_admin.domain.errors import BackupDamaged, Fenced, Refused, Stopped, Unavailable, VerificationFailed
 from briefly_admin.domain.runs import Phase
-from briefly_admin.engine import rollback
+from briefly_admin.engine import fence, rollback
 from briefly_admin.engine.context import RunContext
+from briefly_admin.engine.target import Connection
 from tests.engine.sealed_target import SealedTarget, plan_of
 
 _KILL = """
@@ -201,6 +203,24 @@ def test_an_older_attempt_restores_nothing(sealed: SealedTarget, original: dict[
     assert state(sealed) == before
     rollback.run_phase(new, Phase.RESTORE)
     assert state(sealed) == original
+
+
+def test_an_attempt_that_is_overtaken_before_its_locks_restores_nothing(
+    sealed: SealedTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, before = begin(sealed), state(sealed)
+    rollback.run_phase(context, Phase.STAGE)
+    register = fence.register
+
+    def overtaken(connection: Connection, run_id: UUID, attempt: int, name: str) -> None:
+        register(connection, run_id, attempt, name)
+        if name == "rollback":
+            sealed.execute("UPDATE briefly_migration.fence SET attempt = attempt + 1")
+
+    monkeypatch.setattr(fence, "register", overtaken)
+    with pytest.raises(Fenced, match="it writes nothing more"):
+        rollback.run_phase(context, Phase.RESTORE)
+    assert state(sealed) == before
 
 
 def test_waits_for_locks_and_says_so(sealed: SealedTarget, original: dict[str, object]) -> None:
