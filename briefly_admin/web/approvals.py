@@ -35,6 +35,8 @@ class ApprovalPage:
     plan: str
     fingerprint: str
     backup: BackupLink | None
+    preview_url: str
+    """The counts that were confirmed, or ''."""
     facts: tuple[tuple[str, str], ...]
 
 
@@ -75,6 +77,7 @@ def _page(view: RunView) -> ApprovalPage:
         number=view.number, url=url_for("runs.show", run_id=view.number), subtitle=subtitle(view),
         asked_by=view.created_by, asked_at=view.created_at.astimezone(UTC), target=view.target_title,
         plan=view.plan_title, fingerprint=_fingerprint(view), backup=backup_link(view), facts=facts(view)[1:],
+        preview_url=url_for("runs.show", run_id=view.options["preview_id"]) if view.options.get("preview_id") else "",
     )  # fmt: skip
 
 

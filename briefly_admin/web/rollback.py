@@ -10,6 +10,7 @@ from flask.typing import ResponseReturnValue
 from briefly_admin.domain.errors import BackupError, BrieflyError, Busy, InvalidRequest, NotFound, Refused, Unavailable
 from briefly_admin.domain.permissions import Permission
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.plans import PLANS
 from briefly_admin.services.access import polled, requires
 from briefly_admin.services.views import BackupView, RunView
 from briefly_admin.web.backup_view import BackupPart, part
@@ -102,7 +103,7 @@ def preview(name: str) -> ResponseReturnValue:
         return _not_counted(replace(_page(view, "", again), chooser=chooser), 400)
     try:
         run = services().runs.preview(g.actor, name, tables=chooser.wanted())
-    except (BackupError, Refused, Unavailable) as error:
+    except (InvalidRequest, BackupError, Refused, Unavailable) as error:
         return _refused(replace(_page(view, "", again), chooser=chooser), error)
     if not g.actor.may(Permission.ROLL_BACK):
         return redirect(_run_url(run.number), 303)
@@ -145,7 +146,11 @@ def _page(view: BackupView, preview: str, again: str) -> RollbackPage:
 
 
 def _names(view: BackupView) -> list[str]:
-    return [str(table["table"]) for table in view.tables]
+    """The plan's tables of the backup: those that it holds beyond the plan, no rollback restores."""
+    plan = PLANS.get(view.plan)
+    known = {table.name for table in plan.tables} if plan else None
+    names = [str(table["table"]) for table in view.tables]
+    return [name for name in names if known is None or name in known]
 
 
 def _run_of(view: BackupView, reference: str, kind: RunKind) -> RunView | None:

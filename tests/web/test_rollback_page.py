@@ -8,6 +8,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.engine.sampledata import create
+from briefly_admin.engine.target import Target
+from briefly_admin.plans import plan
 from briefly_admin.services.views import BackupView, RunView
 from tests.serving import SETUP, ClientAs, lead, services_of
 from tests.web.browsing import confirmations, inline_scripts, look, send
@@ -201,6 +204,22 @@ def test_some_tables_are_counted_alone_and_no_others_confirmed(
     send(browser, f"{at}/rollback", form=right | {"allow": []})
     (rollback,) = rollbacks(app)
     assert rollback.options["tables"] == chosen
+
+
+def test_tables_beyond_the_plan_are_not_offered(app: Flask, client_as: ClientAs, target_database: str) -> None:
+    execute(target_database, "CREATE TABLE bills (id int PRIMARY KEY)")
+    create(Target(target_database), plan("unified"), embeddings=0)
+    lead(app, services_of(app).runs.back_up(SETUP, beyond=["public.bills"]).id)
+    (made,) = services_of(app).backups.list(SETUP)
+    assert len(made.tables) == 9
+    browser, at = client_as("admin"), f"/backups/{made.name}"
+    first = look(browser, f"{at}/rollback")
+    assert "No rollback restores those" in first.one("main").text
+    names = [box.attributes["value"] for box in first.every("input", name="look_at")]
+    assert len(names) == 8
+    send(browser, f"{at}/preview", form={"offered": "1", "look_at": [name or "" for name in names]})
+    (run,) = services_of(app).runs.list(SETUP, kind=RunKind.PREVIEW)
+    assert run.options["tables"] is None
 
 
 def test_a_second_rollback_is_told_which_run_holds_the_target(
