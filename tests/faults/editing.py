@@ -14,7 +14,7 @@ from psycopg import errors, sql
 from tests.faults import outsiders
 from tests.faults.oracle import TABLES
 
-_REFUSED = (errors.IntegrityError, errors.RaiseException, errors.LockNotAvailable)
+_REFUSED = (errors.IntegrityError, errors.DataError, errors.RaiseException, errors.LockNotAvailable)
 _LOOSE = """
 DO $$ DECLARE each record; BEGIN
   FOR each IN SELECT c.conrelid::regclass AS rel, c.conname AS name FROM pg_constraint AS c
@@ -71,7 +71,7 @@ class Editor:
         """So many edits; `loose`: how probably constraints that the migration made are dropped by hand before."""
         if self._dice.random() < loose:
             self._connection.execute(_LOOSE)
-        self.some(count, list(_KINDS))
+        self.some(count, [*_KINDS, "orphan", "orphan", "outside"])
 
     def some(self, count: int, kinds: Sequence[str], tables: Sequence[str] = TABLES) -> None:
         """So many edits of these kinds, each in a transaction of its own, or a savepoint; of these tables, mostly."""

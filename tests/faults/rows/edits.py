@@ -93,7 +93,7 @@ class Round:
         if wish.mode == "keep":
             wish, more = self._choose(wish, judge(place, state, wish).ways)
             options |= more
-        if dice.random() < 0.25:
+        if dice.random() < 0.35:
             wish, more = self._confirm(wish, state)
             options |= more
         self._roll_back(wish, options)
@@ -104,11 +104,12 @@ class Round:
         context = self._copy.context(RunKind.PREVIEW, record, mode="exact", tables=list(seen.tables))
         preview = [rollback.run_phase(context, phase) for phase in _PHASES[:2]][1]
         require_true(preview, self._place, state, seen)
-        if self._dice.random() < 0.3:
+        if self._dice.random() < 0.6:
             with psycopg.connect(self._place.url, autocommit=True) as connection:
-                Editor(connection, self._dice).edit(self._dice.choice((1, 3)), loose=0)
+                some = ("create", "create", "remove", "remove", "change", "back", "outside")
+                Editor(connection, self._dice).some(self._dice.choice((1, 2, 3)), some, wish.tables)
         self.facts["previews"] += 1
-        allowance = self._dice.choice((0, 1, 2, 10**6))
+        allowance = self._dice.choice((0, 0, 1, 2, 10**6))
         counts, outside = preview["tables" if wish.mode == "exact" else "classes"], touched(preview)
         fewer = seen.tables != wish.tables
         return replace(wish, confirmed=counts, outside=outside, allowance=allowance, fewer=fewer), {
@@ -354,4 +355,4 @@ def _says(trials: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-ROW = Row("edits", 1_000, "rounds", 20, trial, _says)
+ROW = Row("edits", 1_000, "rounds", 25, trial, _says)

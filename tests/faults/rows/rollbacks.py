@@ -229,7 +229,7 @@ def _blows(chance: random.Random, first: int, statements_: int, victims: Sequenc
 def _through(field: Field, run: RunView, workers: int, ends: tuple[Contents, Contents], struck: Struck) -> None:
     """The rollback goes on until it has ended, whoever dies; the target is looked at after each blow, and between."""
     restored, until, blows = False, time.monotonic() + 240, 0
-    while not (view := field.view(run)).finished:
+    while not (view := _patiently(lambda: field.view(run))).finished:
         assert time.monotonic() < until, (view.state, view.phase, view.error, field.said())
         field.staff(workers)
         fallen = len(statements.struck(field.logs))
