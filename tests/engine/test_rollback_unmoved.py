@@ -70,6 +70,13 @@ def test_what_held_still_is_not_compared_again(sealed: SealedTarget) -> None:
     assert told["digests"]["users"].startswith("60:")
 
 
+def test_tables_of_which_much_was_written_are_analysed(sealed: SealedTarget) -> None:
+    """12 of 61 rows, and 5 of 60."""
+    restored(sealed, previewed(sealed))
+    analysed = "SELECT relname::text FROM pg_stat_user_tables WHERE last_analyze IS NOT NULL"
+    assert sealed.query(analysed) == [("users",)]
+
+
 MOVES = {
     "an update": ["UPDATE users SET email = 'x' WHERE id = 7"],
     "an update that changes nothing": ["UPDATE users SET email = email WHERE id = 7"],

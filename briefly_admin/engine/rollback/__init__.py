@@ -19,6 +19,9 @@ from briefly_admin.engine.target import Connection
 
 __all__ = ["run_phase"]
 
+_MUCH: Final = 10
+"""One in so many rows of a table; PostgreSQL's own autovacuum_analyze_scale_factor."""
+
 
 def run_phase(context: RunContext, phase: Phase) -> dict[str, Any]:
     """Do STAGE, PREVIEW, RESTORE or VERIFY of a rollback (or a preview); the phase's part of the report.
@@ -49,22 +52,24 @@ def _verify(context: RunContext) -> dict[str, Any]:
         done = restore.restored(connection, context.run_id) or context.journal.finished_phases().get(Phase.RESTORE)
         if done is None:
             raise RunFailed("Nothing was restored, so there is nothing to verify.", remedy="Start the rollback again.")
-        _analyze(context, connection, _written(done))
+        _analyze(context, connection, _much_written(done))
         scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
         reuse.drop_lent(context, connection)
     return {"verified": True, "digests": done["digests"]}
 
 
-def _written(done: Mapping[str, Any]) -> set[str]:
-    """The tables of which any row was written."""
-    counts = done["tables"].items()
-    return {name for name, count in counts if any(n for what, n in count.items() if what != "same")} | {
-        name for name, recomputed in done["recomputed"].items() if recomputed
-    }
+def _much_written(done: Mapping[str, Any]) -> set[str]:
+    """The tables of which more than a tenth was written: below that autovacuum leaves statistics as they are, too."""
+    much = set()
+    for name, counts in done["tables"].items():
+        written = sum(count for what, count in counts.items() if what != "same")
+        if written * _MUCH > sum(counts.values()):
+            much.add(name)
+    return much
 
 
 def _analyze(context: RunContext, connection: Connection, tables: Collection[str]) -> None:
-    """Statistics of what was written, so that nothing is planned for the rows that were there before."""
+    """Statistics of what is there now, so that nothing is planned for the rows that were there before."""
     for table in context.plan.tables:
         if table.name in tables:
             try:
