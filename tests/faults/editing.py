@@ -15,7 +15,7 @@ from tests.faults import outsiders
 from tests.faults.oracle import TABLES
 
 _REFUSED = (errors.IntegrityError, errors.DataError, errors.RaiseException, errors.LockNotAvailable)
-_LOOSE = """
+LOOSE = """
 DO $$ DECLARE each record; BEGIN
   FOR each IN SELECT c.conrelid::regclass AS rel, c.conname AS name FROM pg_constraint AS c
     WHERE c.contype IN ('c', 'f') AND c.connamespace = 'public'::regnamespace
@@ -26,6 +26,7 @@ DO $$ DECLARE each record; BEGIN
   LOOP EXECUTE format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', each.rel, each.name); END LOOP;
 END $$
 """
+"""Takes away by hand the constraints that the migration made."""
 _CHILDREN = {
     "document_chunks": ("file_id", "file_metadata", ("chunk_count", "embedding_count")),
     "chat_messages": ("conversation_id", "conversations", ("message_count",)),
@@ -70,8 +71,8 @@ class Editor:
     def edit(self, count: int, *, loose: float = 0.25) -> None:
         """So many edits; `loose`: how probably constraints that the migration made are dropped by hand before."""
         if self._dice.random() < loose:
-            self._connection.execute(_LOOSE)
-        self.some(count, [*_KINDS, "orphan", "orphan", "outside"])
+            self._connection.execute(LOOSE)
+        self.some(count, [*_KINDS, "orphan", "follow", "follow", "outside"])
 
     def some(self, count: int, kinds: Sequence[str], tables: Sequence[str] = TABLES) -> None:
         """So many edits of these kinds, each in a transaction of its own, or a savepoint; of these tables, mostly."""
@@ -207,6 +208,28 @@ class Editor:
             child=sql.Identifier("public", child), reference=sql.Identifier(reference),
         )  # fmt: skip
 
+    def follow(self, _: str) -> None:
+        """A parent that was counted right before the migration gets one more child; its count may follow."""
+        child, (reference, parent, columns) = self._dice.choice(list(_CHILDREN.items()))
+        names = {
+            "child": sql.Identifier(child), "parent": sql.Identifier(parent), "name": sql.Identifier(columns[0]),
+            "reference": sql.Identifier(reference),
+        }  # fmt: skip
+        right = "(SELECT count(*) FROM {schema}.{child} AS c WHERE c.{reference} = p.id)"
+        query = "SELECT p.id FROM was.{parent} AS p JOIN public.{parent} USING (id) WHERE p.{name} = " + right
+        query += " ORDER BY md5(p.id::text || %s) LIMIT 1"
+        found = self._connection.execute(
+            sql.SQL(query).format(schema=sql.Identifier("was"), **names), [str(self._dice.random())]
+        ).fetchone()
+        if found is None:
+            return
+        self._execute(
+            "UPDATE public.{child} SET {reference} = %s WHERE id = %s", found[0], self._key(child), **names
+        )  # fmt: skip
+        if self._dice.random() < 0.5:
+            follow = "UPDATE public.{parent} AS p SET {name} = " + right + " WHERE id = %s"
+            self._execute(follow, found[0], schema=sql.Identifier("public"), **names)
+
     def remove(self, table: str) -> None:
         """A row, or a few children of one parent."""
         self._execute("DELETE FROM {table} WHERE id = %s", self._key(table), table=sql.Identifier("public", table))
@@ -323,5 +346,5 @@ _KINDS: Mapping[str, Callable[[Editor, str], None]] = {
     "stamp": Editor.stamp, "derive": Editor.derive, "remove": Editor.remove, "orphan": Editor.orphan,
     "again": Editor.again, "replace": Editor.replace, "create": Editor.create, "swap": Editor.swap,
     "rekey": Editor.rekey, "adopt": Editor.adopt, "outside": Editor.outside, "triggers": Editor.triggers,
-    "count": Editor.count,
+    "count": Editor.count, "follow": Editor.follow,
 }  # fmt: skip
