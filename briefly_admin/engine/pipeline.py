@@ -45,7 +45,7 @@ _PHASES: Final[Mapping[Phase, PhaseFunction]] = {
     Phase.CONSTRAIN: constrain.run,
     Phase.VERIFY: verify.run,
 }
-_WRITING: Final = frozenset({Phase.EXPAND, Phase.MIGRATE, Phase.CONSTRAIN, Phase.STAGE, Phase.RESTORE})
+_WRITING: Final = frozenset({Phase.EXPAND, Phase.MIGRATE, Phase.CONSTRAIN, Phase.STAGE, Phase.PREVIEW, Phase.RESTORE})
 """What may begin only after a takeover."""
 _REPEATABLE: Final = frozenset({Phase.VALIDATE, Phase.BACKUP, Phase.EXPAND, Phase.CONSTRAIN, Phase.VERIFY})
 """Phases that only read, or go on from what is there, so that a lost connection costs a repetition and no more."""

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from briefly_admin.domain.errors import BackupDamaged, Fenced, Refused, Stopped, Unavailable, VerificationFailed
-from briefly_admin.domain.runs import Phase
-from briefly_admin.engine import fence, rollback
+from briefly_admin.domain.runs import Phase, RunKind
+from briefly_admin.engine import fence, pipeline, rollback
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.target import Connection
 from tests.engine.sealed_target import SealedTarget, plan_of
@@ -115,6 +115,21 @@ def test_a_statement_that_does_not_end_is_cancelled_by_a_stop(
     assert state(sealed) == before
     sealed.execute("ALTER TABLE users DROP CONSTRAINT slow")
     rollback.run_phase(begin(sealed), Phase.RESTORE)
+    assert state(sealed) == original
+
+
+def test_the_next_attempt_goes_on_after_a_crash_in_the_preview(
+    sealed: SealedTarget, original: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stages anew what the crash emptied, and takes the lead before it does."""
+    context = begin(sealed)
+    context.journal.phase_finished(Phase.BACKUP, {})
+    context.journal.phase_finished(Phase.STAGE, rollback.run_phase(context, Phase.STAGE))
+    sealed.execute(*(f"TRUNCATE {sealed.scratches()[0]}.{name}" for name in ("t0", "t1", "parts")))
+    monkeypatch.setitem(pipeline._PHASES, Phase.PREFLIGHT, lambda _: {})
+    # As a leader begins that has not taken over yet.
+    context = replace(sealed.context(RunKind.PREVIEW, reverts=[str(sealed.migration.run_id)]), kind=RunKind.ROLLBACK)
+    assert list(pipeline.lead(context)) == ["preflight", "backup", "stage", "preview", "restore", "verify"]
     assert state(sealed) == original
 
 
