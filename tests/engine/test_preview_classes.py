@@ -69,8 +69,9 @@ def test_rows_in_quarantine_were_left_as_they_were(target_database: str, tmp_pat
     assert sealed.preview()["classes"]["users"] == {
         "untouched": 27, "migrated": 33, "edited": 0, "created": 0, "deleted": 0,
     }  # fmt: skip
-    sealed.execute("UPDATE users SET tier = 'free', token = upper(token) WHERE id = 4")
+    sealed.execute("UPDATE users SET tier = 'free', token = upper(token), level = 'level 4' WHERE id = 4")
     result = sealed.preview()
+    assert result["lost"] == [{"table": "users", "column": "level", "rows": 1}]  # what a repair would have put there
     assert result["classes"]["users"]["edited"] == 1  # a correction
     [shown] = [each for each in result["samples"]["users"] if each["class"] == "edited"]
     assert [(c["name"], c["migrated"]) for c in shown["columns"]] == [("tier", None), ("token", None)]
