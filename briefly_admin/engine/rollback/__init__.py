@@ -4,7 +4,7 @@
 again, and a restore that was committed is recognised by its mark in the scratch schema, never done twice.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import psycopg
@@ -52,30 +52,33 @@ def _verify(context: RunContext) -> dict[str, Any]:
         done = restore.restored(connection, context.run_id) or context.journal.finished_phases().get(Phase.RESTORE)
         if done is None:
             raise RunFailed("Nothing was restored, so there is nothing to verify.", remedy="Start the rollback again.")
-        _analyze(context, connection, _much_written(done))
+        _analyze(context, connection, done["tables"])
         scratch.drop_scratch(connection, context.run_id, up_to_attempt=context.attempt)
         reuse.drop_lent(context, connection)
     return {"verified": True, "digests": done["digests"]}
 
 
-def _much_written(done: Mapping[str, Any]) -> set[str]:
-    """The tables of which more than a tenth was written: below that autovacuum leaves statistics as they are, too."""
-    much = set()
-    for name, counts in done["tables"].items():
-        written = sum(count for what, count in counts.items() if what != "same")
-        if written * _MUCH > sum(counts.values()):
-            much.add(name)
-    return much
+def _analyze(context: RunContext, connection: Connection, written: Mapping[str, Mapping[str, int]]) -> None:
+    """Statistics of what is there now, so that nothing is planned for the rows that were there before.
 
-
-def _analyze(context: RunContext, connection: Connection, tables: Collection[str]) -> None:
-    """Statistics of what is there now, so that nothing is planned for the rows that were there before."""
+    Where less than a tenth was written, statistics that are there may stay: autovacuum leaves them, too.
+    """
     for table in context.plan.tables:
-        if table.name in tables:
+        counts = written.get(table.name)
+        if counts is None:
+            continue
+        much = (sum(counts.values()) - counts["same"]) * _MUCH > sum(counts.values())
+        if much or not _is_analysed(connection, table.schema, table.name):
             try:
                 connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table.schema, table.name)))
             except psycopg.errors.LockNotAvailable:
                 context.journal.log("warning", f"{table.name} is locked; autovacuum will analyse it.", Phase.VERIFY)
+
+
+def _is_analysed(connection: Connection, schema: str, name: str) -> bool:
+    query = "SELECT reltuples >= 0 FROM pg_class WHERE oid = to_regclass(%s)"
+    row = connection.execute(query, (sql.Identifier(schema, name).as_string(connection),)).fetchone()
+    return row is not None and bool(row[0])
 
 
 _PHASES: Final[Mapping[Phase, Callable[[RunContext], dict[str, Any]]]] = {
