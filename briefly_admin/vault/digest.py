@@ -151,18 +151,21 @@ def digest_sql(
     columns: Sequence[SendColumn],
     *,
     where: sql.Composable | None = None,
+    only: sql.Composable | None = None,
     alias: str = "t",
     server: int = 0,
 ) -> sql.Composed:
-    """SELECT of one row: count and the four sums (numeric), for `digest_of`. `source`: what stands behind FROM.
+    """SELECT of one row: count and the four sums (numeric), for `digest_of`, and how many rows there are beside those.
 
-    `server`: its version (180003), where it is known: a newer one is asked in a faster way.
+    `source`: what stands behind FROM. `only`: a condition; rows that do not meet it are those beside, and are not
+    digested. `server`: its version (180003), where it is known: a newer one is asked in a faster way.
     """
     if server >= _BYTES_TO_INT8:
-        sums, rows = _CAST_SUMS, _rows_sql(source, columns, (), where, alias, hashed="{}")
+        sums, rows = _CAST_SUMS, _rows_sql(source, columns, (), where, alias, only=only, hashed="{}")
     else:
-        sums, rows = _sums_sql(), _rows_sql(source, columns, (), where, alias)
-    return sql.SQL("SELECT pg_catalog.count(*), {sums} FROM ({rows}) AS digested").format(sums=sums, rows=rows)
+        sums, rows = _sums_sql(), _rows_sql(source, columns, (), where, alias, only=only)
+    query = "SELECT pg_catalog.count(h), {sums}, pg_catalog.count(*) - pg_catalog.count(h) FROM ({rows}) AS digested"
+    return sql.SQL(query).format(sums=sums, rows=rows)
 
 
 def bucket_sql(
@@ -181,7 +184,7 @@ def bucket_sql(
 
 def digest_of(row: Sequence[Any]) -> TableDigest:
     """The row that `digest_sql` gives."""
-    count, *sums = row
+    count, *sums = row[: 1 + WORDS]
     return TableDigest.from_sums(int(count), [int(total or 0) for total in sums])
 
 
@@ -213,11 +216,15 @@ def _rows_sql(
     where: sql.Composable | None,
     alias: str,
     *,
+    only: sql.Composable | None = None,
     hashed: LiteralString = "pg_catalog.encode({}, 'hex')",
 ) -> sql.Composable:
     bucket = sql.SQL("{} AS bucket, ").format(bucket_number_sql(key, alias)) if key else sql.SQL("")
     condition = sql.SQL(" WHERE {}").format(where) if where else sql.SQL("")
-    hash_ = sql.SQL("pg_catalog.sha256({})").format(row_bytes_sql(columns, alias))
+    hash_: sql.Composable = sql.SQL("pg_catalog.sha256({})").format(row_bytes_sql(columns, alias))
+    hash_ = sql.SQL(hashed).format(hash_)
+    if only is not None:
+        hash_ = sql.SQL("CASE WHEN {} THEN {} END").format(only, hash_)
     return sql.SQL("SELECT {bucket}{hash} AS h FROM {source} AS {alias}{where} OFFSET 0").format(
-        bucket=bucket, hash=sql.SQL(hashed).format(hash_), source=source, alias=sql.Identifier(alias), where=condition
+        bucket=bucket, hash=hash_, source=source, alias=sql.Identifier(alias), where=condition
     )

@@ -20,6 +20,7 @@ from briefly_admin.engine import scratch
 from briefly_admin.engine.rollback.difference import Counts, Difference
 from briefly_admin.engine.rollback.selection import Pair
 from briefly_admin.engine.rollback.writing import digest as digest_rows
+from briefly_admin.engine.rollback.writing import digest_beside
 from briefly_admin.engine.target import Connection
 
 _NOTE: Final = "seen"
@@ -91,7 +92,10 @@ def still(connection: Connection, pair: Pair, seen: Seen) -> bool:
     connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(pair.difference))
     if _relation(connection, pair) != seen.relation or _identity(connection, pair) != seen.identity:
         return False
-    return _rows(connection, pair, sql.Literal(seen.horizon)) == (seen.rows, 0)
+    query = sql.SQL("SELECT count(*) FILTER (WHERE {older}), count(*) FROM ONLY {table} AS now").format(
+        older=_older(sql.Literal(seen.horizon)), table=pair.current.identifier
+    )
+    return connection.execute(query).fetchone() == (seen.rows, seen.rows)
 
 
 def digest(connection: Connection, pair: Pair, seen: Seen) -> TableDigest | None:
@@ -99,10 +103,10 @@ def digest(connection: Connection, pair: Pair, seen: Seen) -> TableDigest | None
 
     None where others than the rows of the difference are gone, or not all of them: the parts would not add up.
     """
-    if seen.rest is None or _rows(connection, pair, _MINE)[0] != seen.rest.count:
+    if seen.rest is None:
         return None
-    written = digest_rows(connection, pair, sql.SQL("NOT {}").format(_older(_MINE)))
-    return seen.rest + written
+    written, left = digest_beside(connection, pair, sql.SQL("NOT {}").format(_older(_MINE)))
+    return seen.rest + written if left == seen.rest.count else None
 
 
 _MINE: Final = sql.SQL("pg_catalog.pg_current_xact_id()")
@@ -134,16 +138,6 @@ def _identity(connection: Connection, pair: Pair) -> Any:
         _IDENTITY, {"columns": columns, "wanted": len(columns), "table": pair.current.oid}
     ).fetchone()
     return row[0] if row and row[1] else None
-
-
-def _rows(connection: Connection, pair: Pair, bound: sql.Composable) -> tuple[int, int]:
-    """Rows that transactions before `bound` wrote, and others."""
-    query = sql.SQL("SELECT count(*) FILTER (WHERE {older}), count(*) FROM ONLY {table} AS now").format(
-        older=_older(bound), table=pair.current.identifier
-    )
-    row = connection.execute(query).fetchone()
-    assert row is not None
-    return row[0], row[1] - row[0]
 
 
 def _older(bound: sql.Composable) -> sql.Composable:

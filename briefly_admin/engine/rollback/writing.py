@@ -116,12 +116,23 @@ def _restored(pair: Pair, column: SendColumn) -> sql.Composable:
 
 def digest(connection: Connection, pair: Pair, where: sql.Composable | None = None) -> TableDigest:
     """The digest of the table as it is now, over the manifest's columns; of those rows alone (alias `now`)."""
+    return _digest(connection, pair, where=where)[0]
+
+
+def digest_beside(connection: Connection, pair: Pair, only: sql.Composable) -> tuple[TableDigest, int]:
+    """The digest of those rows alone (alias `now`), and how many others there are."""
+    return _digest(connection, pair, only=only)
+
+
+def _digest(
+    connection: Connection, pair: Pair, *, where: sql.Composable | None = None, only: sql.Composable | None = None
+) -> tuple[TableDigest, int]:
     source = sql.SQL("ONLY {}").format(pair.current.identifier)
     server = connection.info.server_version
-    query = digest_sql(source, pair.staged.columns, where=where, alias=NOW, server=server)
+    query = digest_sql(source, pair.staged.columns, where=where, only=only, alias=NOW, server=server)
     row = connection.execute(query).fetchone()
     assert row is not None
-    return digest_of(row)
+    return digest_of(row), int(row[-1])
 
 
 def advance_sequences(connection: Connection, sequences: Sequence[SequenceManifest]) -> None:
