@@ -7,7 +7,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from briefly_admin.domain.errors import VerificationFailed
+from briefly_admin.domain.errors import Refused, VerificationFailed
 from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import rollback, scratch
 from briefly_admin.engine.context import RunContext
@@ -167,6 +167,18 @@ def test_a_preview_repeated_by_the_next_attempt_is_the_one_that_counts(sealed: S
     sealed.execute("UPDATE users SET email = 'x' WHERE id = 7")
     rollback.run_phase(context, Phase.PREVIEW)
     assert restored(sealed, context)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [("DROP TABLE files", "files is gone"), ("ALTER TABLE files DROP user_id", "column user_id is gone"),
+     ("DROP TABLE users CASCADE", "users is gone")],
+)  # fmt: skip
+def test_what_goes_after_the_preview_is_refused_by_name(sealed: SealedTarget, statement: str, said: str) -> None:
+    context = previewed(sealed)
+    sealed.execute(statement)
+    with pytest.raises(Refused, match=said):
+        rollback.run_phase(context, Phase.RESTORE)
 
 
 HARM = {

@@ -64,7 +64,8 @@ def _begun(context: RunContext) -> tuple[dict[str, Any] | None, Selection | None
 
     def look() -> tuple[dict[str, Any] | None, Selection | None]:
         done = _done(context)
-        return done, None if done else selection.choose(context)
+        # An exact restore looks at each table under its lock, and need not do so now.
+        return done, None if done else selection.choose(context, fit=keeping.is_keep(context))
 
     return retry.patiently(context, "The restore", announce, look)
 
@@ -144,6 +145,8 @@ class _Tries:
         if error.sqlstate in _LOCKS:
             self._wait_for_locks(error)
             return
+        if isinstance(error, errors.UndefinedTable):  # raises Refused where it is one of those to be restored
+            selection.choose(context)
         config = context.config
         self._lost += 1
         if not retry.lost_connection(error) or self._lost > config.max_retries:

@@ -73,15 +73,18 @@ class Pair:
         return self.staged.manifest.name
 
 
-def choose(context: RunContext) -> Selection:
-    """What the run's options name. Raises BackupError, NotFound; Refused that names what does not fit."""
+def choose(context: RunContext, *, fit: bool = True) -> Selection:
+    """What the run's options name. Raises BackupError, NotFound; Refused that names what does not fit.
+
+    `fit`: whether the tables are looked at, too; `pair` does that with each of them.
+    """
     reader = staging.open_backup(context)
     tables = staging.chosen_tables(context, reader.manifest)
     past = history.read(context, tables)
     with context.target.session(bulk=True) as connection:
         require_same(connection, context.plan, reader.manifest)
         returning = {(change.table, change.name) for change in past.changes}
-        for table in tables:
+        for table in tables if fit else ():
             _require_fit(connection, table, returning)
         read = _read_by_aggregates(context, {table.name for table in tables})
         by_title = reader.manifest.by_title
