@@ -4,6 +4,7 @@ What the children finished is in a file, as a journal would have it; all else of
 """
 
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -49,6 +50,7 @@ class Forks:
         """Never returns."""
         try:
             os.setsid()  # who kills the worker kills a session's leader
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.environ |= statements.settings(self._logs) | {"TARGET_DATABASE_URL": self.url}
             statements.arm()
             for phase in PHASES[len(self._finished.read_text(encoding="utf-8").splitlines()) :]:

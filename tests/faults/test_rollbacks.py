@@ -20,7 +20,7 @@ def test_killed_rollbacks(common_ground: Ground, migrated_place: Migrated, tmp_p
 
 def test_a_database_between_is_noticed() -> None:
     before, between, after = ({"users": users, "schema": ["s"]} for users in (["a", "b"], ["x", "b"], ["x", "y"]))
-    struck = rollbacks.Struck()
+    struck = rollbacks.Struck(lambda: None)
     assert rollbacks.require_an_end(after, (before, after), struck, restored=False)
     assert not rollbacks.require_an_end(before, (before, after), struck, restored=False)
     with pytest.raises(AssertionError, match="is not any more"):

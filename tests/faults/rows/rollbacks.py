@@ -54,8 +54,9 @@ _EDITS = (
 
 @dataclass
 class Struck:
-    """What fell on the rollbacks of a trial."""
+    """What fell on the rollbacks of a trial; `revive` starts servers again that gave up."""
 
+    revive: Callable[[], object]
     died: Counter[str] = field(default_factory=Counter)
     numbers: list[int] = field(default_factory=list)
     looks: int = 0
@@ -81,7 +82,8 @@ def with_forks(
     place: Migrated, ground: Ground, seed: int, *, kills: int = FORKED, victims: Sequence[str] = VICTIMS
 ) -> Facts:
     """Rollbacks of a small migrated database whose data were edited since, by turns exact and keep, and with a preview."""
-    chance, struck, servers = random.Random(seed), Struck(), ground.servers
+    chance, servers = random.Random(seed), ground.servers
+    struck = Struck(servers.revive)
     modes: Counter[str] = Counter()
     while struck.died.total() < kills:
         mode = ("exact", "keep")[(seed + modes.total()) % 2]
@@ -128,8 +130,8 @@ def _resumed(forks: Forks, logs: Path, ends: tuple[Contents, Contents], struck: 
     restored = ended = False
     while not ended:
         assert forks.attempts < _MOST_ATTEMPTS, "it does not come to an end"
-        ended = _patiently(forks.attempt)
-        restored = require_an_end(_patiently(lambda: _contents(forks.url)), ends, struck, restored=restored)
+        ended = _patiently(struck, forks.attempt)
+        restored = require_an_end(_patiently(struck, lambda: _contents(forks.url)), ends, struck, restored=restored)
     assert restored, "not restored"
     struck.attempts += forks.attempts
     struck.tell(logs)
@@ -150,7 +152,7 @@ def with_workers(
     """A rollback of a migration whose data were edited since, and a rollback of that; by turns exact and keep, with a
     confirmed preview and without one, with one worker and two.
     """
-    chance, struck = random.Random(seed), Struck()
+    chance, struck = random.Random(seed), Struck(ground.servers.revive)
     mode, previewed, workers = ("exact", "keep")[seed % 2], seed // 2 % 2 == 1, seed // 4 % 2 + 1
     with ground.field(lease=30) as field:
         field.module = "tests.faults.hurt"
@@ -229,7 +231,7 @@ def _blows(chance: random.Random, first: int, statements_: int, victims: Sequenc
 def _through(field: Field, run: RunView, workers: int, ends: tuple[Contents, Contents], struck: Struck) -> None:
     """The rollback goes on until it has ended, whoever dies; the target is looked at after each blow, and between."""
     restored, until, blows = False, time.monotonic() + 240, 0
-    while not (view := _patiently(lambda: field.view(run))).finished:
+    while not (view := _patiently(struck, lambda: field.view(run))).finished:
         assert time.monotonic() < until, (view.state, view.phase, view.error, field.said())
         field.staff(workers)
         fallen = len(statements.struck(field.logs))
@@ -247,7 +249,7 @@ def _through(field: Field, run: RunView, workers: int, ends: tuple[Contents, Con
 
 
 def _look(field: Field, ends: tuple[Contents, Contents], struck: Struck, *, restored: bool) -> bool:
-    return require_an_end(_patiently(lambda: _held(field)), ends, struck, restored=restored)
+    return require_an_end(_patiently(struck, lambda: _held(field)), ends, struck, restored=restored)
 
 
 def require_an_end(found: Contents, ends: tuple[Contents, Contents], struck: Struck, *, restored: bool) -> bool:
@@ -259,10 +261,15 @@ def require_an_end(found: Contents, ends: tuple[Contents, Contents], struck: Str
     return not after
 
 
-def _patiently(look: Callable[[], Found]) -> Found:
-    """Once the server answers: a killed backend makes it end all sessions."""
+def _patiently(struck: Struck, look: Callable[[], Found]) -> Found:
+    """Once the server answers: a killed backend makes it end all sessions.
+
+    Whoever runs PostgreSQL starts it again where it gave up: a crash just after an unlogged table was given up can make
+    the recovery fail once ("could not create file … File exists").
+    """
     for _ in range(600):
         with suppress(psycopg.OperationalError, Unavailable):
+            struck.revive()
             return look()
         time.sleep(0.05)
     return look()
