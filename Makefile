@@ -15,7 +15,7 @@ run: setup
 
 test: setup
 	@scripts/install_chromium.sh
-	@exec .venv/bin/python -m pytest -n 2 $(PYTEST_ARGS)
+	@exec .venv/bin/python -m pytest -n 3 $(PYTEST_ARGS)
 
 # All rows of the promises' first table, or one: make faults ROW=kills; one trial again: make faults ROW=kills SEED=12.
 faults: setup
