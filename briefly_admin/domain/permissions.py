@@ -22,6 +22,8 @@ class Permission(StrEnum):
     RUN = "run"
     STEER = "steer"
     """Pause, resume, cancel, change live settings."""
+    CORRECT = "correct"
+    """Change rows by hand, or decide to leave them alone."""
     BACK_UP = "back_up"
     VERIFY_BACKUP = "verify_backup"
     PIN_BACKUP = "pin_backup"
@@ -46,7 +48,7 @@ class Permission(StrEnum):
 _P = Permission
 _VIEWER: Final = frozenset({_P.READ, _P.MANAGE_OWN})
 _OPERATOR: Final = _VIEWER | {
-    _P.CHECK, _P.VALIDATE, _P.RUN, _P.STEER, _P.BACK_UP, _P.VERIFY_BACKUP, _P.PIN_BACKUP, _P.PREVIEW,
+    _P.CHECK, _P.VALIDATE, _P.RUN, _P.STEER, _P.CORRECT, _P.BACK_UP, _P.VERIFY_BACKUP, _P.PIN_BACKUP, _P.PREVIEW,
 }  # fmt: skip
 GRANTS: Final[dict[Role, frozenset[Permission]]] = {
     Role.VIEWER: _VIEWER,

@@ -13,6 +13,18 @@ class QuarantinedRow:
     message: str
     sqlstate: str | None = None
     constraint: str | None = None
+    field: str = ""
+    """The column that the cause is about; '' where it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedRow:
+    """A row that somebody decided to leave alone, and why; `key` as in QuarantinedRow."""
+
+    table: str
+    key: tuple[str, ...]
+    reason: str
+    by: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,19 +153,6 @@ class ThroughputPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class QuarantineRow:
-    """A row that a run left alone; `key` are the key columns' values."""
-
-    table: str
-    key: tuple[str, ...]
-    cause: str
-    message: str
-    sqlstate: str
-    constraint: str
-    closed: bool
-
-
-@dataclass(frozen=True, slots=True)
 class ProofView:
     """One look at a backup: `level` L0, L1 or L2, `place` where ("the store", or the database of a drill)."""
 

@@ -241,8 +241,43 @@ quarantine: Final = Table(
     Column("constraint", Text),
     Column("message", Text, nullable=False),
     Column("closed_by", UUID(as_uuid=True)),
-    # the rollback that undid the migration
+    # the rollback that undid the migration, the replay that cured the row, or the migration that came after
+    Column("field", Text, nullable=False, server_default=""),
+    # the column that the cause is about
+    Column("corrected_at", DateTime(timezone=True)),
+    # somebody changed the row by hand since: a replay may take it
     PrimaryKeyConstraint("run_id", "table", "key"),
+    Index("ix_briefly_admin_quarantine_cause", "run_id", "table", "field", "cause", "key"),
+)  # fmt: skip
+
+skip: Final = Table(
+    "skip", metadata,
+    # Rows that somebody decided to leave alone.
+    Column("target_id", String(64), nullable=False),
+    Column("plan", Text, nullable=False),
+    Column("table", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    # as in quarantine
+    Column("reason", Text, nullable=False),
+    Column("by_whom", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("target_id", "plan", "table", "key"),
+)  # fmt: skip
+
+correction: Final = Table(
+    "correction", metadata,
+    # What was changed by hand, once it is surely in the target; the audit trail names the deed.
+    Column("deed", UUID(as_uuid=True), nullable=False),
+    Column("target_id", String(64), nullable=False),
+    Column("table", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    # as in quarantine
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("by_whom", Text, nullable=False),
+    Column("changes", JSONB, nullable=False),
+    # {column: {"before": text or null, "after": text or null}}, {column: {"secret": true}}
+    PrimaryKeyConstraint("deed", "table", "key"),
+    Index("ix_briefly_admin_correction_row", "target_id", "table", "key"),
 )  # fmt: skip
 
 backup: Final = Table(

@@ -9,7 +9,8 @@ from typing import Any, Final
 from flask import url_for
 
 from briefly_admin.domain.findings import Finding, FindingClass
-from briefly_admin.services.views import QuarantineRow, RunView
+from briefly_admin.services.finding_views import QuarantineRow
+from briefly_admin.services.views import RunView
 
 PHASES: Final = {"validate": "Before the migration", "verify": "Left after it"}
 CLASSES: Final = {
