@@ -7,9 +7,9 @@ from typing import Any
 from briefly_admin.domain.findings import Finding, FindingClass
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.services.auditing import require
+from briefly_admin.services.finding_views import QuarantineRow
 from briefly_admin.services.reading import find_run
 from briefly_admin.services.sentences import rows
-from briefly_admin.services.finding_views import QuarantineRow
 from briefly_admin.store import details
 from briefly_admin.store.database import Database
 
