@@ -32,10 +32,12 @@ CREATE TABLE IF NOT EXISTS briefly_migration.checkpoint (
 CREATE TABLE IF NOT EXISTS briefly_migration.quarantine (
   run_id uuid NOT NULL, "table" text NOT NULL, key text[] NOT NULL, cause text NOT NULL, sqlstate text,
   "constraint" text, message text NOT NULL, PRIMARY KEY (run_id, "table", key));
+ALTER TABLE briefly_migration.quarantine ADD COLUMN IF NOT EXISTS field text NOT NULL DEFAULT '';
 """
 _PRESENT: Final = """
 SELECT to_regclass('briefly_migration.fence') IS NOT NULL AND to_regclass('briefly_migration.checkpoint') IS NOT NULL
-   AND to_regclass('briefly_migration.quarantine') IS NOT NULL
+   AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('briefly_migration.quarantine')
+     AND attname = 'field' AND NOT attisdropped)
 """
 _TERMINATE: Final = """
 SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN (
@@ -199,6 +201,15 @@ def _others_gone(connection: Connection, run_id: UUID) -> bool:
     except errors.LockNotAvailable:
         return False
     return True
+
+
+def hold_off(connection: Connection) -> bool:
+    """Until the transaction ends no leader begins; False, at once, where one leads. A leader waits for such holders.
+
+    For what is short and must not be done beside a run: many may hold leaders off at once.
+    """
+    row = connection.execute("SELECT pg_try_advisory_xact_lock_shared(%s)", (_LOCK,)).fetchone()
+    return bool(row and row[0])
 
 
 def _held(run_id: UUID) -> Busy:

@@ -115,3 +115,36 @@ def test_a_takeover_ends_all_helpers_in_the_middle_of_their_batches(target_datab
         for session in (leader, helper, sweeper):
             with pytest.raises(psycopg.OperationalError):
                 session.execute("COMMIT")
+
+
+def test_a_short_hold_off_makes_a_leader_wait_and_a_leader_refuses_it(target_database: str) -> None:
+    target = Target(target_database)
+    with target.session() as first, target.session() as second:
+        with first.transaction(), second.transaction():
+            assert fence.hold_off(first)
+            assert fence.hold_off(second)  # many may
+            with pytest.raises(Busy):
+                fence.take_over(target, uuid4(), 1, patience=0.3)
+        began = time.monotonic()
+        first.execute("BEGIN")
+        assert fence.hold_off(first)
+        ended = threading.Timer(0.5, lambda: first.execute("COMMIT"))
+        ended.start()
+        lead = fence.take_over(target, uuid4(), 1)
+        assert 0.4 < time.monotonic() - began < 10
+        ended.join()
+        with second.transaction():
+            assert not fence.hold_off(second)
+        lead.release()
+
+
+def test_a_quarantine_of_an_older_version_gets_its_new_column(target_database: str) -> None:
+    with Target(target_database).session() as connection:
+        fence.ensure_schema(connection)
+        connection.execute("ALTER TABLE briefly_migration.quarantine DROP COLUMN field")
+        connection.execute(
+            'INSERT INTO briefly_migration.quarantine (run_id, "table", key, cause, message)'
+            " VALUES (gen_random_uuid(), 't', '{1}', 'c', 'm')"
+        )
+        fence.ensure_schema(connection)
+        assert connection.execute("SELECT field FROM briefly_migration.quarantine").fetchone() == ("",)
