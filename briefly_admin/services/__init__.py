@@ -80,7 +80,7 @@ def assemble(
         runs=runs,
         backups=backups,
         keys=KeyService(servers, audit, reader, now),
-        findings=FindingService(database),
+        findings=FindingService(servers),
         audit=audit,
         admins=AdminService(database, audit, throttle, now),
         sessions=SessionService(database, audit, throttle, now),
