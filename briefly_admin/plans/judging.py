@@ -14,6 +14,9 @@ from marshmallow import Schema, ValidationError, decorators, fields, validate
 from briefly_admin.plans.base import SqlValidator
 from briefly_admin.plans.records import Embedding, Identifier
 
+RecordSchema = type[Schema]
+"""A record schema's class."""
+
 Judge = Callable[[Any], bool]
 """From a JSON value as Python has it to whether marshmallow takes it."""
 

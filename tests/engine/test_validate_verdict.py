@@ -17,10 +17,10 @@ from psycopg import sql
 
 from briefly_admin.domain.findings import FindingClass
 from briefly_admin.engine.catalog import read_table
+from briefly_admin.engine.compiler.patterns import narrower
 from briefly_admin.engine.repairs import compile_repairs
 from briefly_admin.engine.target import Target
 from briefly_admin.engine.validate import blocked_rows, examine
-from briefly_admin.engine.validate.patterns import narrower
 from briefly_admin.plans.base import Column, Plan, Table
 from briefly_admin.plans.unified import UNIFIED
 

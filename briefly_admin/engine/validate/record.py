@@ -9,9 +9,9 @@ from psycopg import sql
 
 from briefly_admin.domain.errors import Refused
 from briefly_admin.engine.catalog import CatalogTable
+from briefly_admin.engine.compiler import Condition, Typed, conditions
 from briefly_admin.engine.repairs import column_value, compile_repairs
 from briefly_admin.engine.target import Connection, safe_message
-from briefly_admin.engine.validate.conditions import Condition, Typed, conditions
 from briefly_admin.plans.base import Plan, Table
 from briefly_admin.plans.judging import FieldSpec, RecordSpec, describe
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from psycopg import sql
 
 from briefly_admin.domain.findings import Finding, FindingClass
-from briefly_admin.engine.validate.conditions import Condition
+from briefly_admin.engine.compiler import Condition
 from briefly_admin.engine.validate.parts import SAMPLES, Part
 from briefly_admin.engine.validate.reading import Reading, as_json
 from briefly_admin.engine.validate.record import WHOLE_ROW, CompiledTable, FieldCheck

@@ -9,11 +9,12 @@ from typing import Final
 
 from psycopg import sql
 
-from briefly_admin.engine.validate import patterns
+from briefly_admin.engine.compiler import patterns
 from briefly_admin.plans.judging import FieldKind, FieldSpec, Judge, RuleSpec
 
 _TRUE: Final = sql.SQL("true")
 _FALSE: Final = sql.SQL("false")
+_OPAQUE: Final = "the plan's own code decides"
 
 _INTEGERS: Final = {"int2", "int4", "int8"}
 _TEXTS: Final = {"text", "varchar"}
@@ -37,6 +38,8 @@ class Condition:
     words: str
     test: sql.Composable | None
     judge: Judge | None = None
+    why: str = ""
+    """Not empty: every value is for `judge`, and this is what SQL cannot know."""
 
     @property
     def fails(self) -> sql.Composable:
@@ -93,7 +96,7 @@ def conditions(spec: FieldSpec, typed: Typed) -> tuple[Condition, ...]:
         rules = [_rule(rule, spec.kind, view, _TRUE)[0] for rule in spec.rules]
         surely = sql.SQL(" AND ").join([passes or _TRUE, *(sql.SQL("({})").format(rule) for rule in rules)])
         asked = sql.SQL("(CASE WHEN NOT {} THEN coalesce({}, false) END)").format(view.is_null, surely)
-        return (*found, Condition("type", spec.words, asked, _whole(spec)))
+        return (*found, Condition("type", spec.words, asked, _whole(spec), _OPAQUE if passes is _FALSE else ""))
     if passes is not None:
         asked = sql.SQL("(CASE WHEN NOT {} THEN {} END)").format(view.is_null, passes)
         found.append(Condition("type", spec.words, asked))
@@ -102,7 +105,8 @@ def conditions(spec: FieldSpec, typed: Typed) -> tuple[Condition, ...]:
     applies = sql.SQL("(NOT {} AND {})").format(view.is_null, passes or _TRUE)
     for rule in spec.rules:
         accepts, is_exact = _rule(rule, spec.kind, view, applies, always=passes is None)
-        found.append(Condition(rule.name, rule.words, accepts, None if is_exact else rule.judge))
+        why = _OPAQUE if rule.kind == "opaque" else ""
+        found.append(Condition(rule.name, rule.words, accepts, None if is_exact else rule.judge, why))
     return tuple(found)
 
 
