@@ -12,7 +12,8 @@ from briefly_admin.domain.errors import InvalidRequest, Refused
 from briefly_admin.engine.catalog import CatalogTable, read_table
 from briefly_admin.engine.repairs import changed, compile_repairs
 from briefly_admin.engine.sampledata import BLOCKING_FAULTS, NOTICE_FAULTS, SEED_COUNTS, Shape, cleanup, counts, create
-from briefly_admin.engine.sampledata.faults import HOSTS, REPAIRABLE
+from briefly_admin.engine.sampledata.faults import REPAIRABLE
+from briefly_admin.engine.sampledata.plants import HOSTS, PLANTED
 from briefly_admin.engine.target import Target
 from briefly_admin.plans.base import Table
 from briefly_admin.plans.unified import UNIFIED
@@ -163,11 +164,12 @@ def test_without_embeddings(target: Target, connection: Session) -> None:
 @pytest.mark.parametrize("dirty", [1, 5, 20, 33, 100])
 def test_dirty_is_the_share_of_rows_that_a_repair_changes(target: Target, connection: Session, dirty: int) -> None:
     create(target, UNIFIED, scale=4, dirty=dirty, embeddings=0)
-    planted = {plant.name: plant for plant in (*HOSTS, *BLOCKING_FAULTS.values(), *NOTICE_FAULTS.values())}
     shape = Shape()
+    planted = {str(shape.key(plant.table, plant.name)) for plant in PLANTED}
     for table in UNIFIED.tables:
         _, repaired = _repaired(connection, table)
-        base = repaired - {str(shape.key(table.name, name)) for name in planted}
+        base = repaired - planted
+        assert not {str(shape.key(plant.table, plant.name)) for plant in HOSTS} & repaired
         assert len(base) == -(-4 * SEED_COUNTS[table.name] * dirty // 100), table.name
 
 
@@ -180,7 +182,7 @@ def test_every_repairable_kind_occurs(target: Target, connection: Session) -> No
                           "storage_path IS NULL", "storage_path = '/'", "storage_path LIKE '//%'", r"strpos(storage_path, '\') > 0",
                           "metadata IS NULL", "metadata = 'null'"],
         "document_chunks": ["chunk_index IS NULL"],
-        "conversations": ["message_count IS NULL", "message_count >= 40"],
+        "conversations": ["message_count IS NULL", "message_count >= 40", "message_count < 0"],
         "chat_messages": ["sources IS NULL", "sources = 'null'"],
         "oauth_tokens": [f"provider = '{alias}'" for alias in ("google_drive", "google-drive", "azure", "azure-ad", "onedrive",
                                                                "microsoft-graph")],
@@ -205,7 +207,8 @@ def test_each_blocking_fault_breaks_its_rule_and_no_other(
         found = _verdicts(connection, table)
         for name, plant in BLOCKING_FAULTS.items():
             if plant.table == table.name:
-                assert found.pop(str(shape.key(table.name, name))) == {name.split(".")[1]}, name
+                fields = {field.split(", ")[-1] for field, _ in plant.findings}
+                assert found.pop(str(shape.key(table.name, name))) == fields, name
         # What is left: the right row that a duplicate doubles.
         doubles = sum(name.startswith(f"{table.name}.") for name in FIELD_OF_DUPLICATES)
         assert len(found) == doubles, (table.name, found)

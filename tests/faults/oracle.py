@@ -224,8 +224,10 @@ def _is_wrong(table: str, column: str, value: str | None) -> bool:
         return _moment(value) == _LAST
     if column in _JSON:
         return _is_wrong_json(table, column, json.loads(value))
-    return (column == "email" and not _EMAIL.fullmatch(value)) or (
-        column == "storage_path" and ".." in value.split("/")
+    return (
+        (column == "email" and not _EMAIL.fullmatch(value))
+        or (column == "resource_id" and value == "")
+        or (column == "storage_path" and ".." in value.split("/"))
     )
 
 

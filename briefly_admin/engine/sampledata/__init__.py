@@ -2,7 +2,9 @@
 
 from briefly_admin.engine.sampledata.building import create
 from briefly_admin.engine.sampledata.cleaning import cleanup, counts
-from briefly_admin.engine.sampledata.faults import BLOCKING_FAULTS, NOTICE_FAULTS
+from briefly_admin.engine.sampledata.plants import BLOCKING_FAULTS, NOTICE_FAULTS, REPAIRABLE_FAULTS
 from briefly_admin.engine.sampledata.shape import SEED_COUNTS, Shape
 
-__all__ = ["BLOCKING_FAULTS", "NOTICE_FAULTS", "SEED_COUNTS", "Shape", "cleanup", "counts", "create"]
+__all__ = [
+    "BLOCKING_FAULTS", "NOTICE_FAULTS", "REPAIRABLE_FAULTS", "SEED_COUNTS", "Shape", "cleanup", "counts", "create",
+]  # fmt: skip

@@ -12,14 +12,8 @@ from briefly_admin.domain.errors import Refused, Unavailable
 from briefly_admin.engine.catalog import CatalogTable, read_table
 from briefly_admin.engine.sampledata import pool
 from briefly_admin.engine.sampledata.cleaning import SAMPLE, foreign_rows, remove, sample_exists
-from briefly_admin.engine.sampledata.faults import (
-    REPAIRABLE,
-    Plant,
-    fault_kind,
-    like_row,
-    plant_columns,
-    planted,
-)
+from briefly_admin.engine.sampledata.faults import REPAIRABLE, fault_kind
+from briefly_admin.engine.sampledata.plants import Plant, like_row, plant_columns, planted
 from briefly_admin.engine.sampledata.rows import row_texts
 from briefly_admin.engine.sampledata.shape import Shape
 from briefly_admin.engine.target import SCHEMA, Connection, Target, safe_message
@@ -56,7 +50,7 @@ def create(
     """Rows made, by table; all in one transaction. Older sample data goes first; the same arguments give the same rows.
 
     `scale` multiplies the seed's counts. `dirty` per cent of the rows get a repairable fault; with any, the planted
-    faults (and three rows that hold them) stand beside the counted rows. `embeddings`: how many chunks get one; None:
+    faults (and the rows that hold them) stand beside the counted rows. `embeddings`: how many chunks get one; None:
     all, but 20,000 at most. `report` hears each table's rows, and a fault that the table's types rule out as
     ("not planted: <name>", 0). Raises InvalidRequest, Refused (users that are not sample data; constraints or types
     that the rows do not fit), Unavailable.
@@ -221,9 +215,9 @@ def _fill(site: _Site, table: Table, report: Report) -> int:
     if shape.dirty:
         for column, right in texts.columns.items():
             cases = [
-                f"WHEN {number} THEN {fault[column]}"
-                for number, fault in enumerate(REPAIRABLE[table.name])
-                if column in fault
+                f"WHEN {number} THEN {kind.value}"
+                for number, kind in enumerate(REPAIRABLE[table.name])
+                if kind.field == column
             ]
             if cases:
                 columns[column] = f"CASE i.kind {' '.join(cases)} ELSE {right} END"
@@ -248,7 +242,7 @@ def _plant(site: _Site, table: Table, plant: Plant, number: int, report: Report)
         return 0
     texts = row_texts(table.name, shape)
     key = shape.key(table.name, plant.name)
-    row = f"(SELECT {like_row(plant, number, shape)}::bigint AS n, '{key}'::uuid AS id) AS i"
+    row = f"(SELECT {like_row(plant, shape)}::bigint AS n, '{key}'::uuid AS id) AS i"
     _insert(site, table, {**texts.columns, **different}, row + texts.joins)
     connection = site.connection
     connection.execute(sql.SQL("INSERT INTO {} VALUES (-1, {})").format(
