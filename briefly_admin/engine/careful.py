@@ -177,4 +177,7 @@ class CarefulBatch:
 def _failure(table: str, key: tuple[str, ...], error: psycopg.Error) -> QuarantinedRow:
     """What the error says of the row, without its DETAIL and message, which may hold values."""
     cause = _CAUSES.get((error.sqlstate or "")[:2], "error")
-    return QuarantinedRow(table, key, cause, safe_message(error), error.sqlstate, error.diag.constraint_name)
+    diag = error.diag
+    return QuarantinedRow(
+        table, key, cause, safe_message(error), error.sqlstate, diag.constraint_name, diag.column_name or ""
+    )

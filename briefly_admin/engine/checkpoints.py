@@ -32,15 +32,20 @@ UPDATE briefly_migration.checkpoint SET claim = claim + 1, backend_pid = pg_back
 WHERE {_PLACE} RETURNING claim, last_key, counters, done
 """
 _SAVE_QUARANTINE: Final = """
-INSERT INTO briefly_migration.quarantine (run_id, "table", key, cause, sqlstate, "constraint", message)
-VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+INSERT INTO briefly_migration.quarantine (run_id, "table", key, cause, sqlstate, "constraint", message, field)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 _QUARANTINE: Final = """
-SELECT "table", key, cause, message, sqlstate, "constraint" FROM briefly_migration.quarantine
+SELECT "table", key, cause, message, sqlstate, "constraint", field FROM briefly_migration.quarantine
 WHERE run_id = %s ORDER BY "table", key
 """
 _COUNTS: Final = """
 SELECT "table", partition, counters FROM briefly_migration.checkpoint WHERE run_id = %s AND partition >= 0
+"""
+SKIPPED: Final = "skipped"
+"""The cause of rows that somebody decided to leave alone; their message is the reason."""
+_COUNTED: Final = """
+SELECT "table", count(*) FROM briefly_migration.quarantine WHERE run_id = %s AND cause <> %s GROUP BY 1
 """
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(%s, hashtext(%s))"
 _COUNTING: Final = 0x62726671
@@ -116,15 +121,18 @@ def mark_done(connection: Connection, claim: Claim, counters: Mapping[str, Any])
 
 
 def quarantine(connection: Connection, run_id: UUID, rows: Iterable[QuarantinedRow], *, most: int) -> None:
-    """Inside a transaction: sets rows aside, once each. Raises RunFailed where the run has more than `most` of them."""
+    """Inside a transaction: sets rows aside, once each. Raises RunFailed where the run has more than `most` of them.
+
+    Rows that somebody decided to skip do not count.
+    """
     # Two who counted at once would not see each other's rows.
     connection.execute(_ONE_AT_A_TIME, (_COUNTING, str(run_id)))
     with connection.cursor() as cursor:
         cursor.executemany(
             _SAVE_QUARANTINE,
-            ((run_id, r.table, list(r.key), r.cause, r.sqlstate, r.constraint, r.message) for r in rows),
+            ((run_id, r.table, list(r.key), r.cause, r.sqlstate, r.constraint, r.message, r.field) for r in rows),
         )
-    aside = set_aside(connection, run_id)
+    aside: dict[str, int] = dict(connection.execute(_COUNTED, (run_id, SKIPPED)).fetchall())
     if sum(aside.values()) > most:
         counts = ", ".join(f"{table} {count:,}" for table, count in aside.items())
         raise RunFailed(
@@ -146,5 +154,5 @@ def counts(connection: Connection, run_id: UUID) -> dict[tuple[str, int], Count]
 def quarantined_rows(connection: Connection, run_id: UUID) -> Iterator[QuarantinedRow]:
     """The run's quarantine, by table and key, in chunks from the server."""
     with connection.transaction(), server_cursor(connection, "quarantine", chunk=2000) as cursor:
-        for table, key, cause, message, sqlstate, constraint in cursor.execute(_QUARANTINE, (run_id,)):
-            yield QuarantinedRow(table, tuple(key), cause, message, sqlstate, constraint)
+        for table, key, cause, message, sqlstate, constraint, field in cursor.execute(_QUARANTINE, (run_id,)):
+            yield QuarantinedRow(table, tuple(key), cause, message, sqlstate, constraint, field)

@@ -14,13 +14,13 @@ from briefly_admin.domain.errors import Stopped
 from briefly_admin.domain.findings import Finding
 from briefly_admin.domain.partitions import Partitions
 from briefly_admin.domain.ports import Reporter, StopSignal
-from briefly_admin.domain.records import ChangeRecord, QuarantinedRow
+from briefly_admin.domain.records import ChangeRecord, QuarantinedRow, SkippedRow
 from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine.target import Target
 from briefly_admin.plans.base import Plan
 from briefly_admin.vault.vault import Vault
 
-__all__ = ["ChangeRecord", "Journal", "QuarantinedRow", "RunContext"]
+__all__ = ["ChangeRecord", "Journal", "QuarantinedRow", "RunContext", "SkippedRow"]
 
 
 class Journal(Protocol):
@@ -59,7 +59,13 @@ class Journal(Protocol):
         """Copy quarantined rows; idempotent."""
 
     def quarantined(self, table: str | None = None, run_id: UUID | None = None) -> Sequence[QuarantinedRow]:
-        """The quarantined rows (at most maxSkipped) of this run, or of another."""
+        """The quarantined rows (at most maxSkipped) of this run, or of another: those that no run has cured since."""
+
+    def settle_quarantine(self, of: UUID, rows: Iterable[QuarantinedRow]) -> None:
+        """What is left of another run's quarantine: open rows that are not among these were cured by this run."""
+
+    def skipped(self, table: str | None = None) -> Sequence[SkippedRow]:
+        """The rows of the run's target and plan that somebody decided to leave alone."""
 
     def backup_begun(self, backup_id: UUID, name: str, shred_key: bytes) -> None:
         """A backup is being written; it does not exist before `backup_proven`."""
@@ -109,6 +115,9 @@ class Journal(Protocol):
     def changes_reverted(self, run_id: UUID, positions: Collection[int]) -> None:
         """Schema changes of another run were taken back by this one: their state becomes `reverted`; idempotent."""
 
+    def settle_changes(self, run_id: UUID, states: Mapping[int, tuple[str, str]]) -> None:
+        """Schema changes of another run came into another state by this one: position → (state, note); idempotent."""
+
     def backup_keys(self, backup_id: UUID) -> tuple[bytes, str]:
         """The backup's shred key and the SHA-256 of its sealed manifest. Raises NotFound, BackupExpired."""
 
@@ -150,6 +159,11 @@ class RunContext:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     random: Random = field(default_factory=Random)
+
+    @property
+    def quarantine_of(self) -> UUID:
+        """The run whose quarantine the run heeds and adds to: its own, or that of the migration that it replays."""
+        return UUID(str(self.options["of"])) if self.kind is RunKind.REPLAY else self.run_id
 
     @property
     def config(self) -> RunConfig:

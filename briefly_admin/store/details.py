@@ -1,12 +1,17 @@
 """What hangs on a run: phases, log, throughput, findings, quarantine, schema changes."""
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, func, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
 
+from briefly_admin.domain.records import QuarantinedRow
+from briefly_admin.domain.runs import RunKind
 from briefly_admin.store import tables
+from briefly_admin.store.texts import storable
 
 
 def phases(connection: Connection, run_ids: Collection[UUID]) -> dict[UUID, dict[str, Row[Any]]]:
@@ -40,13 +45,57 @@ def findings(connection: Connection, run_id: UUID, *, phase: str | None = None) 
     return connection.execute(statement.order_by(table.c.id)).all()
 
 
-def quarantine(connection: Connection, run_id: UUID, *, table_name: str | None = None) -> Sequence[Row[Any]]:
-    """Quarantined rows by cause, table and key."""
-    table = tables.quarantine
+def quarantine(
+    connection: Connection, run_id: UUID, *, table_name: str | None = None, uncured: bool = False
+) -> Sequence[Row[Any]]:
+    """Quarantined rows by cause, table and key; `uncured`: without those that a later run has dealt with."""
+    table, run = tables.quarantine, tables.run.c
     statement = select(table).where(table.c.run_id == run_id).order_by(table.c.cause, table.c.table, table.c.key)
+    if uncured:
+        undone = select(run.id).where(run.kind == RunKind.ROLLBACK.value)
+        statement = statement.where(or_(table.c.closed_by.is_(None), table.c.closed_by.in_(undone)))
     if table_name is not None:
         statement = statement.where(table.c.table == table_name)
     return connection.execute(statement).all()
+
+
+def quarantine_values(run_id: UUID, row: QuarantinedRow) -> dict[str, Any]:
+    """A quarantined row as the table holds it."""
+    return {
+        "run_id": run_id, "table": row.table, "key": json.dumps(row.key, ensure_ascii=False), "cause": row.cause,
+        "message": storable(row.message), "sqlstate": row.sqlstate, "constraint": row.constraint, "field": row.field,
+    }  # fmt: skip
+
+
+def open_keys(connection: Connection, run_id: UUID) -> set[tuple[str, str]]:
+    """(table, key as JSON) of the run's quarantined rows that are open."""
+    found = tables.quarantine.c
+    statement = select(found.table, found.key).where(found.run_id == run_id, found.closed_by.is_(None))
+    return {(row.table, row.key) for row in connection.execute(statement)}
+
+
+def put_quarantine(connection: Connection, values: Sequence[Mapping[str, Any]]) -> None:
+    """Rows that are in quarantine now, for this cause, whatever is known of them; a new cause wants a new look."""
+    table = tables.quarantine
+    statement = insert(table).values([dict(each) for each in values])
+    new, names = statement.excluded, ("cause", "message", "sqlstate", "constraint", "field")
+    now = tuple_(*(table.c[name] for name in names), table.c.closed_by)
+    changes = now.is_distinct_from(tuple_(*(new[name] for name in names), None))
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["run_id", "table", "key"], where=changes,
+            set_={name: new[name] for name in names} | {"closed_by": None, "corrected_at": None},
+        )
+    )  # fmt: skip
+
+
+def close_rows(connection: Connection, run_id: UUID, keys: Sequence[tuple[str, str]], *, by: UUID) -> None:
+    """These open rows, (table, key as JSON), were cured by a run."""
+    table = tables.quarantine
+    statement = update(table).where(
+        table.c.run_id == run_id, table.c.closed_by.is_(None), tuple_(table.c.table, table.c.key).in_(list(keys))
+    )
+    connection.execute(statement.values(closed_by=by))
 
 
 def open_quarantine(connection: Connection, run_ids: Collection[UUID] | None = None) -> dict[UUID, int]:

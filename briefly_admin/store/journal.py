@@ -15,9 +15,9 @@ from briefly_admin.domain.breaker import Breaker
 from briefly_admin.domain.errors import BackupExpired, Fenced, NotFound, RunFailed
 from briefly_admin.domain.findings import Finding
 from briefly_admin.domain.partitions import Partitions
-from briefly_admin.domain.records import ChangeRecord, QuarantinedRow
+from briefly_admin.domain.records import ChangeRecord, QuarantinedRow, SkippedRow
 from briefly_admin.domain.runs import Phase
-from briefly_admin.store import backups, details, tables
+from briefly_admin.store import backups, details, skips, tables
 from briefly_admin.store.breaker import DatabaseBreaker
 from briefly_admin.store.database import Database
 from briefly_admin.store.partitions import DatabasePartitions
@@ -111,23 +111,37 @@ class DatabaseJournal:
         source = iter(rows)
         while chunk := list(islice(source, _CHUNK)):
             with self._fenced() as (connection, _):
-                values = [self._quarantine_values(row) for row in chunk]
+                values = [details.quarantine_values(self._run_id, row) for row in chunk]
                 connection.execute(insert(tables.quarantine).values(values).on_conflict_do_nothing())
 
-    def _quarantine_values(self, row: QuarantinedRow) -> dict[str, Any]:
-        return {
-            "run_id": self._run_id, "table": row.table, "key": json.dumps(row.key, ensure_ascii=False),
-            "cause": row.cause, "message": _clean(row.message), "sqlstate": row.sqlstate, "constraint": row.constraint,
-        }  # fmt: skip
+    def settle_quarantine(self, of: UUID, rows: Iterable[QuarantinedRow]) -> None:
+        """What is left of another run's quarantine: open rows that are not among these were cured by this run."""
+        with self._fenced() as (connection, _):
+            cured = details.open_keys(connection, of)
+        source = iter(rows)
+        while chunk := list(islice(source, _CHUNK)):
+            values = [details.quarantine_values(of, row) for row in chunk]
+            cured -= {(each["table"], each["key"]) for each in values}
+            with self._fenced() as (connection, _):
+                details.put_quarantine(connection, values)
+        gone = sorted(cured)
+        for start in range(0, len(gone), _CHUNK):
+            with self._fenced() as (connection, _):
+                details.close_rows(connection, of, gone[start : start + _CHUNK], by=self._run_id)
+
+    def skipped(self, table: str | None = None) -> Sequence[SkippedRow]:
+        """The rows of the run's target and plan that somebody decided to leave alone."""
+        with self._database.begin() as connection:
+            return skips.of_run(connection, self._run_id, table=table)
 
     def quarantined(self, table: str | None = None, run_id: UUID | None = None) -> Sequence[QuarantinedRow]:
-        """The quarantined rows (at most maxSkipped) of this run, or of another."""
+        """The quarantined rows (at most maxSkipped) of this run, or of another: those that no run has cured since."""
         with self._database.begin() as connection:
-            rows = details.quarantine(connection, run_id or self._run_id, table_name=table)
+            rows = details.quarantine(connection, run_id or self._run_id, table_name=table, uncured=True)
         return [
             QuarantinedRow(
                 table=row.table, key=tuple(json.loads(row.key)), cause=row.cause, message=row.message,
-                sqlstate=row.sqlstate, constraint=row.constraint,
+                sqlstate=row.sqlstate, constraint=row.constraint, field=row.field,
             )
             for row in rows
         ]  # fmt: skip
@@ -274,6 +288,14 @@ class DatabaseJournal:
         with self._fenced() as (connection, _):
             statement = update(table).where(table.c.run_id == run_id, table.c.position.in_(list(positions)))
             connection.execute(statement.values(state="reverted"))
+
+    def settle_changes(self, run_id: UUID, states: Mapping[int, tuple[str, str]]) -> None:
+        """Schema changes of another run came into another state by this one: position → (state, note); idempotent."""
+        table = tables.schema_change
+        with self._fenced() as (connection, _):
+            for position, (state, note) in states.items():
+                statement = update(table).where(table.c.run_id == run_id, table.c.position == position)
+                connection.execute(statement.values(state=state, note=_clean(note)))
 
     def changes(self, run_id: UUID | None = None) -> Sequence[ChangeRecord]:
         """Schema changes of this run (or of another), by position."""

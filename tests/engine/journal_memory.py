@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from briefly_admin.domain.errors import BackupExpired, Fenced, NotFound, RunFailed
 from briefly_admin.domain.findings import Finding
 from briefly_admin.domain.runs import Phase
-from briefly_admin.engine.context import ChangeRecord, QuarantinedRow
+from briefly_admin.engine.context import ChangeRecord, QuarantinedRow, SkippedRow
 from tests.engine.breaker_memory import BreakerRecord, MemoryBreaker
 from tests.engine.partitions_memory import MemoryPartitions, PartitionTable
 
@@ -28,6 +28,9 @@ class RunRecord:
     total: int = 0
     findings: dict[Phase, list[Finding]] = field(default_factory=dict)
     quarantine: dict[tuple[str, tuple[str, ...]], QuarantinedRow] = field(default_factory=dict)
+    closed: dict[tuple[str, tuple[str, ...]], UUID] = field(default_factory=dict)
+    """Quarantined rows that another run has cured since."""
+    skips: list[SkippedRow] = field(default_factory=list)
     backups: dict[UUID, dict[str, Any]] = field(default_factory=dict)
     baselines: dict[str, bytes] = field(default_factory=dict)
     changes: dict[int, ChangeRecord] = field(default_factory=dict)
@@ -93,7 +96,21 @@ class MemoryJournal:
 
     def quarantined(self, table: str | None = None, run_id: UUID | None = None) -> Sequence[QuarantinedRow]:
         record = self.record if run_id in {None, self.record.run_id} else self.others[UUID(str(run_id))]
-        return [row for row in record.quarantine.values() if table in {None, row.table}]
+        opened = (row for place, row in record.quarantine.items() if place not in record.closed)
+        return [row for row in opened if table in {None, row.table}]
+
+    def settle_quarantine(self, of: UUID, rows: Iterable[QuarantinedRow]) -> None:
+        self._write()
+        other, left = self.others[of], {(row.table, row.key): row for row in rows}
+        other.quarantine.update(left)
+        for place in other.quarantine:
+            if place in left:
+                other.closed.pop(place, None)
+            else:
+                other.closed.setdefault(place, self.record.run_id)
+
+    def skipped(self, table: str | None = None) -> Sequence[SkippedRow]:
+        return [row for row in self.record.skips if table in {None, row.table}]
 
     def backup_begun(self, backup_id: UUID, name: str, shred_key: bytes) -> None:
         self._write().backups[backup_id] = {"name": name, "shred_key": shred_key, "state": "writing"}
@@ -146,6 +163,12 @@ class MemoryJournal:
         self._write()
         changes = self.others[run_id].changes
         changes.update({position: replace(changes[position], state="reverted") for position in positions})
+
+    def settle_changes(self, run_id: UUID, states: Mapping[int, tuple[str, str]]) -> None:
+        self._write()
+        changes = self.others[run_id].changes
+        for position, (state, note) in states.items():
+            changes[position] = replace(changes[position], state=state, note=note)
 
     def backup_keys(self, backup_id: UUID) -> tuple[bytes, str]:
         backup = self._backup(backup_id)

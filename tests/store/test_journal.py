@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Connection, update
 
 from briefly_admin.domain.errors import BackupExpired, Fenced, NotFound, Refused, RunFailed
-from briefly_admin.domain.records import ChangeRecord, QuarantinedRow
+from briefly_admin.domain.records import ChangeRecord, QuarantinedRow, SkippedRow
 from briefly_admin.domain.runs import Phase
-from briefly_admin.store import backups, runs, tables
+from briefly_admin.store import backups, details, runs, skips, tables
 from briefly_admin.store.database import Database
 from briefly_admin.store.journal import DatabaseJournal
 
@@ -18,10 +18,10 @@ CHANGE = ChangeRecord(1, "users", "index", "i", "CREATE INDEX …", "DROP INDEX 
 BACKUP = UUID(int=7)
 
 
-def _begin(database: Database, key: str = "x") -> UUID:
+def _begin(database: Database, key: str = "x", kind: str = "migration") -> UUID:
     run_id = uuid4()
     values = {
-        "id": run_id, "kind": "migration", "state": "running", "plan": "unified", "plan_fingerprint": "f", "target_id": key,
+        "id": run_id, "kind": kind, "state": "running", "plan": "unified", "plan_fingerprint": "f", "target_id": key,
         "target_title": "t", "config": {}, "created_by": "ana", "attempt": 1,
     }  # fmt: skip
     with database.begin() as connection:
@@ -46,7 +46,7 @@ def test_what_is_written_is_read_again(database: Database) -> None:
     journal.phase_started(Phase.MIGRATE)
     journal.phase_failed(Phase.MIGRATE, "no\0")
     assert journal.finished_phases() == {Phase.BACKUP: {"rows": 3, "name": "a\ufffdb"}}
-    row = QuarantinedRow("users", ("1", "ü\0"), "blocking", "m", "23505", "users_email")
+    row = QuarantinedRow("users", ("1", "ü\0"), "blocking", "m", "23505", "users_email", "email")
     journal.save_quarantine(iter([row, row]))
     journal.save_quarantine([row])
     assert journal.quarantined("users") == [row]
@@ -138,3 +138,59 @@ def test_an_older_attempt_writes_nothing(database: Database) -> None:
         row = runs.get(connection, run_id)
         assert row is not None
         assert (row.phase, row.records_processed) == (None, 0)
+
+
+def test_a_later_run_says_what_is_left_of_a_quarantine(database: Database) -> None:
+    first = _begin(database, "x")
+    rows = [QuarantinedRow("users", (str(n),), "range", "m", field="age") for n in range(1, 4)]
+    _journal(database, first).save_quarantine(rows)
+    with database.begin() as connection:
+        connection.execute(update(tables.run).where(tables.run.c.id == first).values(state="completed_with_skips"))
+        connection.execute(update(tables.quarantine).values(corrected_at=datetime.now(UTC)))
+    second = _begin(database, "x", "replay")
+    journal = _journal(database, second)
+    new = QuarantinedRow("users", ("3",), "constraint", "n", "23514", "c")
+    added = QuarantinedRow("tags", ("9",), "skipped", "why")
+    for _ in range(2):  # idempotent
+        journal.settle_quarantine(first, iter([rows[1], new, added]))
+    assert journal.quarantined(None, first) == [new, rows[1], added]
+    with database.begin() as connection:
+        found = {row.key: row for row in details.quarantine(connection, first)}
+        assert found['["1"]'].closed_by == second
+        assert found['["2"]'].corrected_at is not None
+        assert found['["3"]'].corrected_at is None  # looked at since
+        assert details.open_quarantine(connection, [first]) == {first: 3}
+    journal.settle_quarantine(first, [rows[0]])  # comes back; the others are cured
+    assert journal.quarantined(None, first) == [rows[0]]
+    with pytest.raises(Fenced):
+        _journal(database, second, 2).settle_quarantine(first, [])
+    assert journal.quarantined(None, first) == [rows[0]]
+
+
+def test_what_a_rollback_closed_was_cured_by_nobody(database: Database) -> None:
+    first = _begin(database, "x")
+    row = QuarantinedRow("users", ("1",), "range", "m")
+    _journal(database, first).save_quarantine([row])
+    with database.begin() as connection:
+        connection.execute(update(tables.run).values(state="completed_with_skips"))
+    second = _begin(database, "x", "rollback")
+    with database.begin() as connection:
+        details.close_quarantine(connection, first, by=second)
+    assert _journal(database, second).quarantined(None, first) == [row]
+
+
+def test_the_rows_to_skip_are_those_of_its_target_and_plan(database: Database) -> None:
+    run_id = _begin(database, "x")
+    with database.begin() as connection:
+        for target, table in (("x", "users"), ("y", "users"), ("x", "tags")):
+            skips.put(connection, target_id=target, plan="unified", table=table, key=["1", "ü"], reason="r", by="ana")
+    journal = _journal(database, run_id)
+    assert [row.table for row in journal.skipped()] == ["tags", "users"]
+    assert journal.skipped("users") == [SkippedRow("users", ("1", "ü"), "r", "ana")]
+
+
+def test_changes_of_another_run_are_settled(database: Database) -> None:
+    first, second = _begin(database, "x"), _begin(database, "y")
+    _journal(database, first).record_change(CHANGE)
+    _journal(database, second).settle_changes(first, {1: ("made", "by\0 run 2"), 7: ("made", "")})
+    assert [(c.state, c.note) for c in _journal(database, first).changes()] == [("made", "by\ufffd run 2")]

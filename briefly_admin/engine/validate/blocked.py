@@ -79,7 +79,7 @@ def _first_cause(
             continue
         if cause >= 0:
             rule = rules[cause]
-            first = QuarantinedRow(table, key, rule.name, f"{table}.{rule.field}: {rule.words}")
+            first = QuarantinedRow(table, key, rule.name, f"{table}.{rule.field}: {rule.words}", field=rule.field)
         else:
             first = next(_record_causes(compiled, key, flags, json), None)
     return first
@@ -95,7 +95,8 @@ def _record_causes(
         mine = flags[position : position + len(check.after)]
         position += len(check.after)
         for condition in really_fail(check.after, mine, value):
-            yield QuarantinedRow(compiled.table.name, key, condition.name, _words(compiled, check, condition.words))
+            words = _words(compiled, check, condition.words)
+            yield QuarantinedRow(compiled.table.name, key, condition.name, words, field=check.name)
 
 
 def _words(compiled: CompiledTable, check: FieldCheck, words: str) -> str:

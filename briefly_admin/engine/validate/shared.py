@@ -41,8 +41,9 @@ def examine_shared(
 
     `connection`: to read from (its open REPEATABLE READ transaction, if there is one); a session of its own without.
     `step`: STEP, or AGAIN in the phase verify; its phase is the one that progress names. `except_quarantined`: the
-    rows of the run's quarantine (by its journal) are left aside. `large`: see LARGE. Raises Stopped and Fenced;
-    Refused where a table is missing or a repair does not fit it; Unavailable, RunFailed.
+    rows of the quarantine that the run heeds are left aside, as those that are to be skipped always are.
+    `large`: see LARGE. Raises Stopped and Fenced; Refused where a table is missing or a repair does not fit it;
+    Unavailable, RunFailed.
     """
     step = step or STEP
     with ExitStack() as opened:
@@ -120,9 +121,8 @@ class _Examiner:
 
     def _of(self, name: str) -> CompiledTable:
         if name not in self._compiled:
-            quarantined = self._context.journal.quarantined(name) if self._except_quarantined else ()
             plan, connection = self._context.plan, self._session.connection
-            excluded = [row.key for row in quarantined]
+            excluded = _left_aside(self._context, name, quarantined=self._except_quarantined)
             self._compiled[name] = compile_table(connection, plan, plan.table(name), self._catalog, excluded)
         return self._compiled[name]
 
@@ -141,6 +141,14 @@ class _Examiner:
             with suppress(psycopg.Error):
                 self._session.connection.cancel_safe(timeout=5)
             wait([future], timeout=_CANCEL_EVERY)
+
+
+def _left_aside(context: RunContext, table: str, *, quarantined: bool) -> list[tuple[str, ...]]:
+    """Keys of the rows that are not looked at: those to be skipped, and those in quarantine."""
+    keys = [row.key for row in context.journal.skipped(table)]
+    if quarantined:
+        keys += [row.key for row in context.journal.quarantined(table, context.quarantine_of)]
+    return list(dict.fromkeys(keys))
 
 
 def _within(table: CompiledTable, ctid_from: str, ctid_to: str) -> CompiledTable:
