@@ -18,6 +18,7 @@ from briefly_admin.services.keys import KeyService
 from briefly_admin.services.leading import LeadService
 from briefly_admin.services.overview import OverviewService
 from briefly_admin.services.reading import Reader
+from briefly_admin.services.rows import RowService
 from briefly_admin.services.runs import RunService
 from briefly_admin.services.sampledata import SampleDataService
 from briefly_admin.services.sessions import SessionService
@@ -36,6 +37,7 @@ class Services:
     backups: BackupService
     keys: KeyService
     findings: FindingService
+    rows: RowService
     audit: AuditService
     admins: AdminService
     sessions: SessionService
@@ -81,6 +83,7 @@ def assemble(
         backups=backups,
         keys=KeyService(servers, audit, reader, now),
         findings=FindingService(servers),
+        rows=RowService(servers, audit, now),
         audit=audit,
         admins=AdminService(database, audit, throttle, now),
         sessions=SessionService(database, audit, throttle, now),

@@ -1,0 +1,204 @@
+"""A correction of one row: one transaction that changes it, judges it, and records who did it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from briefly_admin.domain.corrections import Changes, Deed, ShownRow
+from briefly_admin.domain.errors import Busy, InvalidRequest, Refused, Unavailable
+from briefly_admin.engine import fence
+from briefly_admin.engine.correcting import outbox
+from briefly_admin.engine.correcting.answers import MEANWHILE, invalid, refusal, settle_session, told
+from briefly_admin.engine.correcting.columns import Asked, asked
+from briefly_admin.engine.correcting.place import Place, find_key, find_place
+from briefly_admin.engine.correcting.showing import VERSION, shown, stored, too_long
+from briefly_admin.engine.correcting.values import require_changeable, typed, value_faults
+from briefly_admin.engine.correcting.verdict import Fault, faults
+from briefly_admin.engine.retry import lost_connection
+from briefly_admin.engine.target import Connection, Target
+from briefly_admin.plans.base import Plan
+
+_NOTHING: Final = "Nothing was changed."
+
+
+def correct_row(
+    target: Target, plan: Plan, table: str, key: Sequence[str], *, version: str, changes: Changes, deed: Deed
+) -> ShownRow:
+    """Give the row these values, if it is still the one of `version` and they leave the changed columns right.
+
+    The row as it stands then. Raises InvalidRequest (details: column → texts), NotFound, Busy beside a run, Refused
+    where the row has changed or the database does not let it, Unavailable. No error leaves a change behind, but for
+    Unavailable that says that nobody knows.
+    """
+    with target.session() as connection:
+        outbox.ensure(connection)
+        place = find_place(connection, plan, table)
+        with deed_of(target, connection, deed.id):
+            settle_session(connection, 5)
+            key = find_key(connection, place, key)
+            columns = asked(connection, place.table, place.here)
+            require_changeable(columns, changes)
+            before = _lock(connection, place, key, columns, version)
+            changes = _real_changes(connection, place, key, columns, changes)
+            _update(connection, place, key, changes)
+            _judge(connection, place, key, changes)
+            _record(connection, place, key, columns, before, changes, deed)
+            return shown(connection, place, key, changes)
+
+
+@contextmanager
+def deed_of(target: Target, connection: Connection, deed: UUID, *, isolation: str = "READ COMMITTED") -> Iterator[None]:
+    """A transaction that changes rows beside no leader; a lost answer to its COMMIT is looked up by the deed.
+
+    Raises Busy, and what `told` makes of a database error.
+    """
+    committing = False
+    try:
+        connection.execute(sql.SQL("BEGIN ISOLATION LEVEL {}").format(sql.SQL(isolation)))
+        connection.execute("SET LOCAL synchronous_commit TO on")
+        if not fence.hold_off(connection):
+            raise Busy(
+                "A run is at work on the target: rows are not corrected beside it.",
+                remedy=f"{_NOTHING} Try again when the run has ended, or pause it.",
+            )
+        outbox.begin(connection, deed)
+        yield
+        committing = True
+        connection.execute("COMMIT")
+    except psycopg.Error as error:
+        if not (committing and lost_connection(error) and _was_made(target, deed)):
+            raise told(error) from None
+    finally:
+        if not connection.closed:
+            connection.rollback()
+
+
+def _was_made(target: Target, deed: UUID) -> bool:
+    """Raises Unavailable where nobody can tell."""
+    try:
+        with target.session() as connection:
+            return outbox.is_recorded(connection, deed)
+    except (psycopg.Error, Unavailable):
+        raise Unavailable(
+            "The connection to the target was lost at the very end: whether the change was made is not known.",
+            remedy="Look at the row again once the database answers.",
+        ) from None
+
+
+def _lock(
+    connection: Connection, place: Place, key: Sequence[str], columns: Sequence[Asked], version: str
+) -> Mapping[str, str | None]:
+    """The row's texts before, by column: of those that are recorded. Raises Refused where it is another one by now."""
+    texts = [sql.SQL("o.{}::text").format(sql.Identifier(column.name)) for column in _recorded(columns)]
+    query = sql.SQL("SELECT {} FROM {} AS o WHERE {} FOR UPDATE OF o").format(
+        sql.SQL(", ").join([VERSION, *texts]), place.here.identifier, place.is_row("o", key)
+    )
+    row = connection.execute(query).fetchone()
+    if row is None:
+        raise place.no_row(key)
+    if row[0] != version:
+        raise Refused(MEANWHILE, remedy=_NOTHING)
+    return {column.name: text for column, text in zip(_recorded(columns), row[1:], strict=True)}
+
+
+def _recorded(columns: Sequence[Asked]) -> list[Asked]:
+    """Columns whose change is recorded, whoever made it: a trigger may change what nobody typed."""
+    return [column for column in columns if not column.why_fixed]
+
+
+def _real_changes(
+    connection: Connection, place: Place, key: Sequence[str], columns: Sequence[Asked], changes: Changes
+) -> Changes:
+    """The changes that are values and that the row has not already; a secret one always counts, lest it be guessed."""
+    wrong = value_faults(connection, columns, changes) | too_long(connection, place, key, columns, changes)
+    if wrong:
+        raise invalid({name: [words] for name, words in wrong.items()})
+    secret = {column.name for column in columns if column.secret}
+    tests = [
+        sql.SQL("true") if name in secret else sql.SQL("(o.{}::text IS DISTINCT FROM ({})::text)").format(
+            sql.Identifier(name), typed(_column(columns, name).column, text)
+        )
+        for name, text in changes.items()
+    ]  # fmt: skip
+    query = sql.SQL("SELECT {} FROM {} AS o WHERE {}").format(
+        sql.SQL(", ").join(tests), place.here.identifier, place.is_row("o", key)
+    )
+    found = connection.execute(query).fetchone() or ()
+    real = {name: text for (name, text), differs in zip(changes.items(), found, strict=True) if differs}
+    if not real:
+        raise InvalidRequest("There is nothing to change: the row has these values already.")
+    return real
+
+
+def _column(columns: Sequence[Asked], name: str) -> Asked:
+    return next(column for column in columns if column.name == name)
+
+
+def sets(changes: Changes) -> sql.Composable:
+    """For SET. Literals without a type: read by the column's own, so that too long a text is refused, not cut."""
+    parts = (sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(text)) for name, text in changes.items())
+    return sql.SQL(", ").join(parts)
+
+
+def _update(connection: Connection, place: Place, key: Sequence[str], changes: Changes) -> None:
+    query = sql.SQL("UPDATE {} AS o SET {} WHERE {}").format(
+        place.here.identifier, sets(changes), place.is_row("o", key)
+    )
+    try:
+        count = connection.execute(query).rowcount
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except psycopg.Error as error:
+        raise refusal(error, place.here, list(changes)) from None
+    if count != 1:
+        raise Refused(
+            "The database did not take the change: a trigger or a rule of the table keeps the row as it is.",
+            remedy=_NOTHING,
+        )
+
+
+def _judge(connection: Connection, place: Place, key: Sequence[str], changes: Changes) -> None:
+    """Raises InvalidRequest where a changed column would still block, Refused where the row is not there any more."""
+    found: dict[str, list[str]] = {}
+    for _, fault in faults(connection, stored(connection, place, key), about=changes, changed=changes):
+        for field in _named(fault, changes):
+            found.setdefault(field, []).append(fault.words)
+    if found:
+        raise invalid(found)
+
+
+def _named(fault: Fault, changes: Changes) -> list[str]:
+    """Where a fault of changed columns is told: at its own field, if that was changed, else at those that touch it."""
+    if fault.field in changes:
+        return [fault.field]
+    return [name for name in changes if name in fault.touches]
+
+
+def _record(
+    connection: Connection, place: Place, key: Sequence[str], columns: Sequence[Asked],
+    before: Mapping[str, str | None], changes: Changes, deed: Deed,
+) -> None:  # fmt: skip
+    """Raises Refused where triggers undid the change, or took the row away."""
+    texts = [sql.SQL("o.{}::text").format(sql.Identifier(name)) for name in before]
+    query = sql.SQL("SELECT {} FROM {} AS o WHERE {}").format(
+        sql.SQL(", ").join(texts), place.here.identifier, place.is_row("o", key)
+    )
+    row = connection.execute(query).fetchone()
+    after = dict(zip(before, row, strict=True)) if row else {}
+    secret = {column.name for column in columns if column.secret}
+    undone = [name for name in changes if name not in secret and after.get(name) == before[name]]
+    if row is None or undone:
+        raise Refused(f"A trigger of the table undid the change of {', '.join(undone or changes)}.", remedy=_NOTHING)
+    changed = [name for name in before if after[name] != before[name] or name in changes]
+    parts = [
+        outbox.change(name, sql.Literal(before[name]), sql.Literal(after[name]), secret=name in secret)
+        for name in changed
+    ]
+    outbox.write(
+        connection, deed, place.table.name, keys=place.key_array("o"),
+        changes=sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(parts)),
+        source=sql.SQL("{} AS o WHERE {}").format(place.here.identifier, place.is_row("o", key)),
+    )  # fmt: skip
