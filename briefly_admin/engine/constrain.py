@@ -1,6 +1,6 @@
 """The constrain phase: defaults, constraints and indexes of the plan, each recorded with its inverse first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,18 +9,28 @@ from psycopg import sql
 
 from briefly_admin.domain.errors import RunFailed
 from briefly_admin.domain.progress import Progress
-from briefly_admin.domain.runs import Phase
+from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine.batching import Work
 from briefly_admin.engine.breaker import Announce
-from briefly_admin.engine.changes import INDEX_KINDS, Compiled, compile_change, free_name, positions, possible, stands
-from briefly_admin.engine.checkpoints import quarantined_rows
+from briefly_admin.engine.catalog import CatalogTable
+from briefly_admin.engine.changes import (
+    FIRST_CHANGE,
+    INDEX_KINDS,
+    Compiled,
+    compile_change,
+    free_name,
+    positions,
+    possible,
+    stands,
+)
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.ddl import SchemaSession
-from briefly_admin.engine.fence import flush
 from briefly_admin.engine.indexes import build
-from briefly_admin.engine.migrate import read_catalog
+from briefly_admin.engine.migrate import copy_quarantine, read_catalog
 from briefly_admin.engine.retry import describe, lost_connection
+from briefly_admin.engine.skipping import set_skipped_aside
 from briefly_admin.engine.sweep import sweep
+from briefly_admin.engine.target import Connection
 from briefly_admin.plans.base import SchemaChange, Table
 
 _VALID = "SELECT convalidated FROM pg_constraint WHERE conrelid = %s::oid AND conname = %s"
@@ -36,17 +46,25 @@ def run(context: RunContext) -> dict[str, Any]:
         constrainer = _Constrainer(
             context, SchemaSession(context, connection, str(Phase.CONSTRAIN), _announcer(context))
         )
+        _set_skipped_aside(context, connection, constrainer.catalog)
         swept = {table.name: constrainer.table(table) for table in context.plan.tables}
         for table in constrainer.catalog.values():
             constrainer.session.alone(sql.SQL("ANALYZE {}").format(table.identifier), wait_for_locks=True)
-        flush(connection, context.run_id, context.attempt)
-        context.journal.save_quarantine(quarantined_rows(connection, context.run_id))
+        copy_quarantine(context, connection)
+        constrainer.settle()
     changes = [
         {k: v for k, v in asdict(change).items() if k in {"table", "kind", "name", "state", "note"}}
         for change in context.journal.changes()
     ]
     waiting = sum(change["state"] == "waiting" for change in changes)
     return {"changes": changes, "swept": {name: rows for name, rows in swept.items() if rows}, "waiting": waiting}
+
+
+def _set_skipped_aside(context: RunContext, connection: Connection, catalog: Mapping[str, CatalogTable]) -> None:
+    """What somebody decided to skip since the batches; a constraint that it breaks waits."""
+    if context.journal.skipped():
+        works = [Work(context.plan, table, catalog) for table in context.plan.tables]
+        set_skipped_aside(context, connection, connection, works)
 
 
 def _announcer(context: RunContext) -> Announce:
@@ -65,6 +83,13 @@ class _Constrainer:
         self._connection = session.connection
         self.catalog = read_catalog(self._connection, context)
         self._recorded = {change.position: change for change in context.journal.changes()}
+        replayed = context.kind is RunKind.REPLAY
+        self._waited = {
+            change.position: change
+            for change in (context.journal.changes(context.quarantine_of) if replayed else ())
+            if change.state == "waiting"
+        }
+        """What the migration that is replayed has left."""
 
     def table(self, table: Table) -> int:
         """All changes of one table, in the order that never lets a bad row in; the rows that its sweep repaired."""
@@ -126,8 +151,8 @@ class _Constrainer:
             "SELECT count(*) FROM {} AS t WHERE {} IN (SELECT q.key FROM briefly_migration.quarantine AS q "
             'WHERE q.run_id = {} AND q."table" = {}) AND {}'
         ).format(
-            work.known.identifier, work.key_texts("t"), sql.Literal(self._context.run_id), sql.Literal(table.name),
-            compiled.violated,
+            work.known.identifier, work.key_texts("t"), sql.Literal(self._context.quarantine_of),
+            sql.Literal(table.name), compiled.violated,
         )  # fmt: skip
         row = self._connection.execute(query).fetchone()
         return int(row[0]) if row else 0
@@ -159,6 +184,26 @@ class _Constrainer:
                 self._alter(each, sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL").format(identifier, column),
                             sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(identifier, name))  # fmt: skip
             self._made(each)
+
+    def settle(self) -> None:
+        """Of a replay: the migration's record says what became of the changes that waited."""
+        if not self._waited:
+            return
+        mine = {change.position: change for change in self._context.journal.changes()}
+        states = {}
+        for position, change in self._waited.items():
+            if position not in mine:
+                # Somebody else made it: nothing of ours, and nothing for a rollback to take back.
+                if stands(self._connection, self._context.plan.changes[position - FIRST_CHANGE], self.catalog):
+                    states[position] = ("other", "it stands already")
+            elif mine[position].state == "waiting":
+                states[position] = ("waiting", mine[position].note)
+            else:
+                # Under another name it is the replay's alone to take back.
+                same = mine[position].name == change.name
+                note = f"made by a replay{'' if same else f' as {mine[position].name}'}"
+                states[position] = ("made" if same else "other", note)
+        self._context.journal.settle_changes(self._context.quarantine_of, states)
 
     def _alter(self, compiled: Compiled, *statements: sql.Composed) -> None:
         try:

@@ -15,7 +15,7 @@ from psycopg import sql
 from briefly_admin.domain.errors import RunFailed, Stopped, Unavailable
 from briefly_admin.domain.partitions import Claimed, Count, Partition, PartitionView
 from briefly_admin.domain.progress import Progress
-from briefly_admin.domain.runs import Phase
+from briefly_admin.domain.runs import Phase, RunKind
 from briefly_admin.engine import validate
 from briefly_admin.engine.batching import Work
 from briefly_admin.engine.catalog import CatalogTable, read_table
@@ -34,6 +34,7 @@ from briefly_admin.engine.gauge import Gauge
 from briefly_admin.engine.mover import Line, Mover, Tools, batch_session
 from briefly_admin.engine.retry import patiently
 from briefly_admin.engine.sharing import Note, PartitionWorker, Step, share
+from briefly_admin.engine.skipping import set_skipped_aside, skipped_keys
 from briefly_admin.engine.steering import Steering
 from briefly_admin.engine.target import Connection
 
@@ -52,17 +53,17 @@ def run(context: RunContext, cut_by: Cut = _CUT) -> dict[str, Any]:
 
     Raises RunFailed for a row that cannot be changed (onInvalid=stop) or too many of them, Stopped, Fenced.
     """
-    partitions, board = _asked(context, lambda reader: _prepare(context, reader, cut_by))
+    partitions, board = asked(context, lambda reader: _prepare(context, reader, cut_by))
     step = Step(STEP.name, STEP.phase, lambda context, shared: _open(context, shared, board.gauge))
     try:
         share(context, step, partitions, {}, show=board.show, keep=True)
     except (RunFailed, Stopped):
         # For the pages; the next attempt copies what this one cannot.
         with suppress(psycopg.Error, Unavailable), context.target.session(bulk=True) as reader:
-            _copy_quarantine(context, reader)
+            copy_quarantine(context, reader)
         raise
     board.total()
-    return _asked(context, lambda reader: _report(context, reader))
+    return asked(context, lambda reader: _report(context, reader))
 
 
 class _Board:
@@ -90,7 +91,7 @@ def _open(
     context: RunContext, _shared: Mapping[str, Any], gauge: Gauge | None = None
 ) -> Iterator[PartitionWorker]:  # fmt: skip
     """A worker's part: moves the partitions it claims, all over one session; `gauge` is the leader's."""
-    catalog = _asked(context, lambda reader: read_catalog(reader, context))
+    catalog = asked(context, lambda reader: read_catalog(reader, context))
     works = {table.name: Work(context.plan, table, catalog) for table in context.plan.tables}
     # Rows of one table cost about the same, those of another do not.
     steerings: defaultdict[str, Steering] = defaultdict(lambda: Steering(context.config.batch_size))
@@ -117,7 +118,7 @@ def _open(
 STEP: Final = Step("migrate", Phase.MIGRATE, _open)
 
 
-def _asked(context: RunContext, ask: Callable[[Connection], T]) -> T:
+def asked(context: RunContext, ask: Callable[[Connection], T]) -> T:
     """What `ask` finds in a session of its own, which is not held while batches run; safe to repeat."""
 
     def work() -> T:
@@ -135,7 +136,7 @@ def _prepare(context: RunContext, reader: Connection, by: Cut) -> tuple[list[Par
     catalog = read_catalog(reader, context)
     works = [Work(context.plan, table, catalog) for table in context.plan.tables if table.repairs]
     works = [work for work in works if work.columns]
-    _set_blocked_aside(context, reader)
+    _set_aside(context, reader, catalog)
     rows = {work.table.name: count_rows(reader, work.known) for work in works}
     gauge = Gauge(context, Phase.MIGRATE, rows)
     so_far = counts(reader, context.run_id)
@@ -154,7 +155,7 @@ def _prepare(context: RunContext, reader: Connection, by: Cut) -> tuple[list[Par
 
 def _report(context: RunContext, reader: Connection) -> dict[str, Any]:
     """What the target says of the run, whoever did it: by table, in the plan's order."""
-    skipped = _copy_quarantine(context, reader)
+    skipped = copy_quarantine(context, reader)
     tables: dict[str, dict[str, Any]] = {}
     moved = {name: Count() for name in skipped}
     for (name, _), count in counts(reader, context.run_id).items():
@@ -190,11 +191,20 @@ def count_rows(connection: Connection, table: CatalogTable) -> int:
     return int(row[0]) if row else 0
 
 
-def _set_blocked_aside(context: RunContext, reader: Connection) -> None:
-    """With onInvalid=skip: what validation found blocking goes into quarantine before the first batch, once a run."""
+def _set_aside(context: RunContext, reader: Connection, catalog: Mapping[str, CatalogTable]) -> None:
+    """Into quarantine before the first batch: what is to be skipped; with onInvalid=skip, what validation blocks."""
     config = context.config
-    if config.on_invalid != "skip" or not config.validate_data:
-        return
+    if context.journal.skipped():
+        works = [Work(context.plan, table, catalog) for table in context.plan.tables]
+        with batch_session(context) as connection:
+            set_skipped_aside(context, reader, connection, works)
+    if config.on_invalid == "skip" and config.validate_data:
+        _set_blocked_aside(context, reader)
+
+
+def _set_blocked_aside(context: RunContext, reader: Connection) -> None:
+    """What validation found blocking, once a run."""
+    config = context.config
     with batch_session(context) as connection:
         state = claim_partition(
             connection, context.run_id, context.attempt, _BLOCKED, -1, sleep=context.sleep, monotonic=context.monotonic
@@ -202,14 +212,23 @@ def _set_blocked_aside(context: RunContext, reader: Connection) -> None:
         if state.done:
             return
         most = config.max_skipped + 1
-        rows = list(validate.blocked_rows(reader, context.plan, limit=most, should_stop=context.should_stop))
+        exclude = skipped_keys(context)
+        rows = list(
+            validate.blocked_rows(
+                reader, context.plan, limit=most, should_stop=context.should_stop, exclude=exclude
+            )
+        )  # fmt: skip
         with fenced(connection, context.run_id, context.attempt):
             quarantine(connection, context.run_id, rows, most=config.max_skipped)
             mark_done(connection, state.claim, {"rows": len(rows)})
 
 
-def _copy_quarantine(context: RunContext, reader: Connection) -> dict[str, int]:
+def copy_quarantine(context: RunContext, reader: Connection) -> dict[str, int]:
     """Into the app database, after it is surely on the target's disk; idempotent. Rows set aside by table."""
     flush(reader, context.run_id, context.attempt)
-    context.journal.save_quarantine(quarantined_rows(reader, context.run_id))
-    return set_aside(reader, context.run_id)
+    rows = quarantined_rows(reader, context.quarantine_of)
+    if context.kind is RunKind.REPLAY:
+        context.journal.settle_quarantine(context.quarantine_of, rows)
+    else:
+        context.journal.save_quarantine(rows)
+    return set_aside(reader, context.quarantine_of)

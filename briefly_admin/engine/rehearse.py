@@ -5,7 +5,7 @@ It costs WAL, dead tuples and sequence numbers. briefly_migration is neither mad
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,12 +17,14 @@ from briefly_admin.domain.runs import Phase
 from briefly_admin.engine import validate
 from briefly_admin.engine.batching import Work, has_lookup, needed_lookups
 from briefly_admin.engine.careful import CarefulBatch
+from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.context import QuarantinedRow, RunContext
 from briefly_admin.engine.gauge import Gauge
 from briefly_admin.engine.migrate import count_rows, read_catalog
 from briefly_admin.engine.mover import batch_session
 from briefly_admin.engine.pace import Pace
 from briefly_admin.engine.retry import Patience, Verdict, classify, describe
+from briefly_admin.engine.skipping import skipped_keys, skipped_rows
 from briefly_admin.engine.steering import Steering
 from briefly_admin.engine.target import Connection
 
@@ -62,7 +64,7 @@ def run(context: RunContext) -> dict[str, Any]:
         catalog = read_catalog(reader, context)
         works = [Work(context.plan, table, catalog) for table in context.plan.tables if table.repairs]
         totals = {work.table.name: count_rows(reader, work.known) for work in works}
-        blocked = _blocked(context, reader)
+        blocked = _left_alone(context, reader, catalog)
     most = context.config.sample_rows
     gauge = Gauge(context, Phase.MIGRATE, {name: min(rows, most) for name, rows in totals.items()})
     tables = [
@@ -75,13 +77,22 @@ def run(context: RunContext) -> dict[str, Any]:
     return report | {"skipped": sum(map(len, blocked.values()))}
 
 
-def _blocked(context: RunContext, reader: Connection) -> dict[str, list[tuple[str, ...]]]:
-    """With onInvalid=skip: keys of the rows that the migration would set aside before its first batch."""
+def _left_alone(
+    context: RunContext, reader: Connection, catalog: Mapping[str, CatalogTable]
+) -> dict[str, list[tuple[str, ...]]]:  # fmt: skip
+    """Keys of the rows that the migration would set aside before its first batch: those to be skipped, and with
+    onInvalid=skip those that validation blocks.
+    """
     config = context.config
-    found: dict[str, list[tuple[str, ...]]] = {}
+    works = [Work(context.plan, table, catalog) for table in context.plan.tables]
+    found = {name: [row.key for row in rows] for name, rows in skipped_rows(context, reader, works).items()}
     if config.on_invalid == "skip" and config.validate_data:
         most = config.max_skipped + 1
-        rows = list(validate.blocked_rows(reader, context.plan, limit=most, should_stop=context.should_stop))
+        rows = list(
+            validate.blocked_rows(
+                reader, context.plan, limit=most, should_stop=context.should_stop, exclude=skipped_keys(context)
+            )
+        )
         if len(rows) == most:
             raise RunFailed(
                 f"More rows would be skipped than maxSkipped allows ({config.max_skipped:,}).",

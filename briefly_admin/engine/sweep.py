@@ -43,7 +43,7 @@ def _keys(context: RunContext, work: Work) -> Iterator[Sequence[Sequence[str]]]:
     repairs = compile_repairs(context.plan, work.table, work.catalog, alias="t")
     query = sql.SQL("SELECT {} FROM {} AS t {} WHERE {} AND NOT {}").format(
         work.key_texts("t"), work.known.identifier, repairs.joins, changed(repairs.values, "t", work.known),
-        quarantined(context.run_id, work),
+        quarantined(context.quarantine_of, work),
     )  # fmt: skip
     with (
         context.target.session(bulk=True) as reader,
@@ -86,10 +86,10 @@ def _once(line: Line, work: Work, keys: Sequence[Sequence[str]]) -> int:
 
     connection = line.open()
     with fenced(connection, context.run_id, context.attempt):
-        careful = CarefulBatch(connection, work, left_alone=quarantined(context.run_id, work), on_failure=failed)
+        careful = CarefulBatch(connection, work, left_alone=quarantined(context.quarantine_of, work), on_failure=failed)
         outcome = careful.run(work.among(keys), len(keys))
         if failures:
-            quarantine(connection, context.run_id, failures, most=config.max_skipped)
+            quarantine(connection, context.quarantine_of, failures, most=config.max_skipped)
     for row in failures:
         context.journal.log("warning", f"Skipped {row.table} [{', '.join(row.key)}]: {row.message}", Phase.CONSTRAIN)
     return outcome.changed

@@ -18,14 +18,19 @@ from briefly_admin.engine.validate.record import CompiledTable, FieldCheck, comp
 from briefly_admin.engine.validate.scan import any_of, fails, really_fail
 from briefly_admin.plans.base import Plan
 
+Keys = Sequence[Sequence[str]]
+"""Of rows of one table, as the texts of their columns."""
+
 
 def blocked_rows(
-    connection: Connection, plan: Plan, *, limit: int | None = None, should_stop: StopSignal | None = None
-) -> Iterator[QuarantinedRow]:
+    connection: Connection, plan: Plan, *, limit: int | None = None, should_stop: StopSignal | None = None,
+    exclude: Mapping[str, Keys] | None = None,
+) -> Iterator[QuarantinedRow]:  # fmt: skip
     """Every row with a blocking finding, once, with its first cause; at most `limit` rows (None: all).
 
-    Tables in the plan's order, rows by key text. Memory does not grow with their number. `connection` is busy with
-    a read-only transaction until the iterator ends or is closed: use another one to write.
+    `exclude`: table → keys that are left aside. Tables in the plan's order, rows by key text. Memory does not grow with
+    their number. `connection` is busy with a read-only transaction until the iterator ends or is closed: use another
+    one to write.
     Raises Stopped, Unavailable, Refused, RunFailed as `examine` does.
     """
     with reading(connection, should_stop) as session:
@@ -33,7 +38,12 @@ def blocked_rows(
         rows = (
             row
             for table in plan.tables
-            for row in _of_table(session, plan, compile_table(connection, plan, table, catalog), catalog)
+            for row in _of_table(
+                session,
+                plan,
+                compile_table(connection, plan, table, catalog, (exclude or {}).get(table.name, ())),
+                catalog,
+            )
         )
         yield from islice(rows, limit)
 

@@ -15,7 +15,7 @@ from briefly_admin.domain.runs import Phase
 from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.sharing import Note, PartitionWorker, Show, Step, share
-from briefly_admin.engine.snapshot import ctid_condition, page_ranges
+from briefly_admin.engine.snapshot import page_ranges
 from briefly_admin.engine.target import Connection
 from briefly_admin.engine.validate.across import declared_rules, set_parts
 from briefly_admin.engine.validate.examine import Examination, read_catalog
@@ -122,7 +122,7 @@ class _Examiner:
     def _of(self, name: str) -> CompiledTable:
         if name not in self._compiled:
             plan, connection = self._context.plan, self._session.connection
-            excluded = _left_aside(self._context, name, quarantined=self._except_quarantined)
+            excluded = _left_aside(self._context, plan.table(name), quarantined=self._except_quarantined)
             self._compiled[name] = compile_table(connection, plan, plan.table(name), self._catalog, excluded)
         return self._compiled[name]
 
@@ -143,11 +143,11 @@ class _Examiner:
             wait([future], timeout=_CANCEL_EVERY)
 
 
-def _left_aside(context: RunContext, table: str, *, quarantined: bool) -> list[tuple[str, ...]]:
+def _left_aside(context: RunContext, table: Table, *, quarantined: bool) -> list[tuple[str, ...]]:
     """Keys of the rows that are not looked at: those to be skipped, and those in quarantine."""
-    keys = [row.key for row in context.journal.skipped(table)]
+    keys = [row.key for row in context.journal.skipped(table.name) if len(row.key) == len(table.key)]
     if quarantined:
-        keys += [row.key for row in context.journal.quarantined(table, context.quarantine_of)]
+        keys += [row.key for row in context.journal.quarantined(table.name, context.quarantine_of)]
     return list(dict.fromkeys(keys))
 
 
@@ -155,8 +155,9 @@ def _within(table: CompiledTable, ctid_from: str, ctid_to: str) -> CompiledTable
     """The table's rows in a ctid range alone; a range with a bound is never one of a table with joins."""
     if not ctid_from and not ctid_to:
         return table
-    part = sql.SQL("(SELECT * FROM {}{}) AS t").format(table.catalog.identifier, ctid_condition(ctid_from, ctid_to))
-    return replace(table, plain=part, source=part)
+    bounds = [("t.ctid >= {}::tid", ctid_from), ("t.ctid < {}::tid", ctid_to)]
+    tests = [sql.SQL(text).format(sql.Literal(bound)) for text, bound in bounds if bound]
+    return replace(table, within=sql.SQL(" AND ").join(tests))
 
 
 @contextmanager
