@@ -76,3 +76,107 @@ PREVIEWED: Final[dict[str, Any]] = {
     "message": "",
 }  # fmt: skip
 """An answer of `GET /api/v1/runs/<id>`, of a preview; cut to what is told of every run and its report."""
+
+_USER: Final = "5a0e6b7c-4c1d-4a55-9a53-0d3f5c1f7a10"
+_TIER: Final = "subscription_tier"
+_ONE_OF: Final = "must be one of: free, pro, pro_byok"
+
+
+def _answer(data: dict[str, Any], message: str = "") -> dict[str, Any]:
+    return {"success": True, "data": data, "message": message}
+
+
+_FINDING: Final[dict[str, Any]] = {
+    "table": "users", "field": _TIER, "rule": "one_of", "class": "blocking", "count": 61,
+    "message": f"users.{_TIER} {_ONE_OF}", "samples": [{"key": _USER, "value": "gold"}],
+}  # fmt: skip
+_GONE: Final = _FINDING | {
+    "field": "email",
+    "rule": "email",
+    "count": 4,
+    "message": "users.email must be an e-mail address",
+}
+
+FINDINGS: Final = _answer(
+    {
+        "run": _PREVIEW, "number": 43, "phase": "validate", "findings": [_FINDING | {"before": 75}], "count": 1,
+        "trend": {"run": 41, "gone": [_GONE]},
+    }
+)  # fmt: skip
+"""An answer of `GET /api/v1/runs/<id>/findings`."""
+
+CAUSES: Final = _answer(
+    {
+        "causes": [
+            {
+                "run": _PREVIEW, "number": 43, "table": "users", "field": _TIER, "cause": "one_of",
+                "message": f"users.{_TIER} {_ONE_OF}", "rows": 61, "corrected": 1, "skipped": 2,
+                "replayable": True,
+            }
+        ],
+        "count": 1,
+    }
+)  # fmt: skip
+"""An answer of `GET /api/v1/quarantine/causes`."""
+
+QUARANTINE: Final = _answer(
+    {
+        "rows": [
+            {
+                "table": "users", "key": [_USER], "field": _TIER, "cause": "one_of",
+                "message": f"users.{_TIER} {_ONE_OF}", "sqlstate": None, "constraint": None,
+                "closed": False, "corrected_at": "2025-11-22T10:15:00Z", "skipped": None,
+            }
+        ],
+        "count": 1,
+        "next": None,
+    }
+)  # fmt: skip
+"""An answer of `GET /api/v1/quarantine`."""
+
+ROW: Final = _answer(
+    {
+        "table": "users", "key": [_USER], "version": "901:(0,7)",
+        "fields": [
+            {
+                "name": _TIER, "input": "choice", "type": "text", "value": "gold", "secret": False, "key": False,
+                "nullable": False, "choices": ["free", "pro", "pro_byok"], "rules": [_ONE_OF],
+                "faults": [_ONE_OF], "repaired": None,
+            }
+        ],
+        "faults": [], "blocks": True,
+    }
+)  # fmt: skip
+"""An answer of `GET /api/v1/rows/users`, cut to one column."""
+
+UNSKIP: Final[dict[str, Any]] = {"key": [_USER]}
+"""A body of `POST /api/v1/rows/users/unskip`; the others begin with it."""
+CHECK: Final = UNSKIP | {"changes": {_TIER: "pro", "stripe_customer_id": None}}
+CORRECT: Final = UNSKIP | {"version": "901:(0,7)", "changes": {_TIER: "pro"}}
+SKIP: Final = UNSKIP | {"reason": "A test account; it goes in spring."}
+
+FIX_PREVIEW: Final[dict[str, Any]] = {
+    "table": "users",
+    "field": _TIER,
+    "rule": "one_of",
+    "changes": {_TIER: "free"},
+}
+"""A body of `POST /api/v1/fixes/preview`."""
+FIX: Final = FIX_PREVIEW | {"run": "43", "expected": 61}
+FIXED: Final = _answer(
+    {
+        "rows": 61, "cured": 61, "refused": {},
+        "samples": [{"key": [_USER], "changes": {_TIER: {"before": "gold", "after": "free"}}}], "more": 0,
+    }
+)  # fmt: skip
+"""What both of them answer."""
+
+REPLAY: Final[dict[str, Any]] = {
+    "all": {"summary": "All that are cured", "value": {}},
+    "cause": {
+        "summary": "Those of one cause",
+        "value": {"table": "users", "field": _TIER, "cause": "one_of"},
+    },
+    "row": {"summary": "One row", "value": {"table": "users", "key": [_USER]}},
+}
+"""Bodies of `POST /api/v1/runs/<id>/replay`."""

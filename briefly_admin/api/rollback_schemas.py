@@ -5,10 +5,9 @@ from typing import Any, Final
 
 from marshmallow import ValidationError, fields, validate, validates, validates_schema
 
-from briefly_admin.api.schemas import Request
+from briefly_admin.api.schemas import ByName, Request, fits
 from briefly_admin.services.restoring import MODES, MOST_ALLOWANCE, RULES
 from briefly_admin.services.settling import HOWS, MOST_SETTLED
-from briefly_admin.store.texts import storable
 
 _LONGEST: Final = 200
 _LONGEST_REASON: Final = 500
@@ -34,24 +33,6 @@ def _rule(name: str, description: str) -> fields.String:
     )
 
 
-class _ByTable(fields.Dict):
-    """Table → value; faults under the table's own name, as in `settled.users.0.how`."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        try:
-            return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call] # marshmallow leaves it so
-        except ValidationError as error:
-            if not isinstance(error.messages, dict):
-                raise
-            found = {table: inner.get("value", inner.get("key")) for table, inner in error.messages.items()}
-            raise ValidationError(found) from None
-
-
-def _text(value: Any) -> None:
-    if value is not None and storable(value) != value:
-        raise ValidationError("Must be a text that PostgreSQL can hold: without NUL and half characters.")
-
-
 class Rules(Request):
     """What becomes of all rows that others wrote since the migration, unless one is settled."""
 
@@ -64,7 +45,7 @@ class SettledRow(Request):
     """What becomes of one row that was edited since."""
 
     key = fields.List(
-        fields.String(validate=_text),
+        fields.String(validate=fits),
         required=True, validate=validate.Length(1, _MOST_COLUMNS),
         metadata={"description": "The values of its key as texts, in the key's order; as `samples` tells them."},
     )  # fmt: skip
@@ -73,8 +54,8 @@ class SettledRow(Request):
         metadata={"description": "keep: as it is now; restore: as in the backup; edit: as it is now with `values`."},
     )  # fmt: skip
     values = fields.Dict(
-        keys=fields.String(validate=[validate.Length(1, _LONGEST), _text]),
-        values=fields.String(allow_none=True, validate=_text),
+        keys=fields.String(validate=[validate.Length(1, _LONGEST), fits]),
+        values=fields.String(allow_none=True, validate=fits),
         validate=validate.Length(max=_MOST_COLUMNS),
         metadata={"description": "Of edit: column → text as PostgreSQL reads it, or null; of no key, no generated and "
                   "no secret column."},
@@ -129,7 +110,7 @@ class RollbackRequest(Request):
     rules = fields.Nested(
         Rules, load_default=dict, metadata={"description": f"With {_OTHERS}What becomes of what others wrote since."}
     )
-    settled = _ByTable(
+    settled = ByName(
         keys=fields.String(validate=validate.Length(1, _LONGEST)), values=fields.List(fields.Nested(SettledRow)),
         load_default=dict,
         metadata={"description": f"With {_OTHERS}Table → its rows that are settled one by one, before the rules: at "

@@ -10,6 +10,7 @@ from briefly_admin.api.report_schemas import Report
 from briefly_admin.domain.breaker import BreakerState
 from briefly_admin.domain.config import AUTO, FIELDS, ConfigField, RunConfig
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.store.texts import storable
 
 
 class Request(Schema):
@@ -24,6 +25,25 @@ class Request(Schema):
         super().__init__(**options)
         known = f"known are {', '.join(self.fields)}" if self.fields else "there are none"
         self.error_messages = self.error_messages | {"unknown": f"Unknown field; {known}."}
+
+
+def fits(value: str | None) -> None:
+    """A validator: PostgreSQL can hold the text."""
+    if value is not None and storable(value) != value:
+        raise ValidationError("Must be a text that PostgreSQL can hold: without NUL and half characters.")
+
+
+class ByName(fields.Dict):
+    """Name → value, of tables or columns; faults under the name itself, as in `settled.users.0.how`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call] # marshmallow leaves it so
+        except ValidationError as error:
+            if not isinstance(error.messages, dict):
+                raise
+            found = {name: inner.get("value", inner.get("key")) for name, inner in error.messages.items()}
+            raise ValidationError(found) from None
 
 
 class _Whole(fields.Integer):

@@ -1,0 +1,66 @@
+"""Single rows below /api/v1: look, try a correction, correct, leave alone."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from flask import Response, g
+
+from briefly_admin.api import examples
+from briefly_admin.api.answers import success
+from briefly_admin.api.requests import Blueprint, services
+from briefly_admin.api.row_schemas import (
+    CheckRequest,
+    CorrectRequest,
+    RowAnswer,
+    RowQuery,
+)
+from briefly_admin.api.schemas import Failure
+from briefly_admin.domain.permissions import Permission
+from briefly_admin.services.access import requires
+from briefly_admin.services.exporting import row_json
+
+blueprint: Final = Blueprint("rows-v1", __name__, url_prefix="/api/v1/rows", description="Single rows, and their cure.")
+_NO_ROW: Final = "There is no such table in the plan, or no such row."
+_BUSY: Final = "A run holds the target, or the row is another one than was shown."
+_AWAY: Final = "The target does not answer."
+
+
+@blueprint.route("/<table>", methods=["GET"])
+@requires(Permission.READ)
+@blueprint.arguments(RowQuery, location="query", unknown=None)
+@blueprint.response(200, RowAnswer, example=examples.ROW)
+@blueprint.alt_response(404, schema=Failure, description=_NO_ROW)
+@blueprint.alt_response(503, schema=Failure, description=_AWAY)
+def get_row(query: Mapping[str, Any], table: str) -> Response:
+    """A row with everything that is wrong with it; values of secret columns are not told."""
+    return success(row_json(services().rows.get(g.actor, table, query["key"])))
+
+
+@blueprint.route("/<table>/check", methods=["POST"])
+@requires(Permission.CORRECT)
+@blueprint.arguments(CheckRequest, example=examples.CHECK)
+@blueprint.response(200, RowAnswer)
+@blueprint.alt_response(404, schema=Failure, description=_NO_ROW)
+@blueprint.alt_response(503, schema=Failure, description=_AWAY)
+def check_row(body: Mapping[str, Any], table: str) -> Response:
+    """What the row would be with these changes, and what would be wrong with it. Nothing is written."""
+    return success(row_json(services().rows.check(g.actor, table, body["key"], body["changes"])))
+
+
+@blueprint.route("/<table>/correct", methods=["POST"])
+@requires(Permission.CORRECT)
+@blueprint.arguments(CorrectRequest, example=examples.CORRECT)
+@blueprint.response(200, RowAnswer)
+@blueprint.alt_response(404, schema=Failure, description=_NO_ROW)
+@blueprint.alt_response(409, schema=Failure, description=_BUSY)
+@blueprint.alt_response(503, schema=Failure, description=_AWAY)
+def correct_row(body: Mapping[str, Any], table: str) -> Response:
+    """Change the row, as one transaction with its record, if it still is the one of `version`.
+
+    The changed columns must be right afterwards: a fault of theirs is answered 400 under the column's name. Faults of
+    other columns may stay, and stand in the answer.
+    """
+    found = services().rows.correct(
+        g.actor, table, body["key"], version=body["version"], changes=body["changes"]
+    )  # fmt: skip
+    return success(row_json(found), f"The row of {table} is corrected.")
