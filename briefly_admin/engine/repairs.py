@@ -5,6 +5,7 @@ A relation is given as composed SQL, so that staged copies of a table serve as w
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from string import Formatter
 from typing import Any, Final
 
@@ -57,12 +58,14 @@ def compile_repairs(
     alias: str = "t",
     scope: sql.Composable | None = None,
     joined: str = "",
+    at_once: bool = False,
 ) -> CompiledRepairs:
     """The table's repairs over `alias`.
 
     `scope`: a query of keys (the key columns, in order) of the rows at hand: aggregates and groups then read only
     what those rows need; without it each is one pre-aggregated join over the whole child. A repair of a column that
     the table lacks counts as a NULL column repaired. `joined`: what the joins' own aliases begin with, else `alias`.
+    `at_once`: for one scan of the whole table: each join is computed once, before it; what fills gaps, for gaps alone.
     """
     source = relation or (lambda name: catalog[name].identifier)
     columns = {column.name: column.base_type for column in catalog[table.name].columns}
@@ -77,14 +80,19 @@ def compile_repairs(
             values[repair.column] = template(expression, alias, columns, types)
         elif isinstance(repair, AggregateRepair):
             child_columns = {column.name for column in catalog[repair.child].columns}
-            joins.append(_aggregate_join(plan, table, repair, source, name, alias, child_columns, scope))
+            within = scope
+            if at_once and repair.only_missing:
+                within = _gaps(table, repair.column, source, columns, types)
+            text = _AGGREGATE_AT_ONCE if at_once else _AGGREGATE
+            joins.append(_aggregate_join(plan, table, repair, source, name, alias, child_columns, within, text))
             value = sql.SQL("coalesce({}.value, {})").format(sql.Identifier(name), sql.SQL(repair.empty))  # a literal
             aggregates[repair.column] = value
             values[repair.column] = (
                 _filled(repair.column, alias, columns, types, value) if repair.only_missing else value
             )
         else:
-            joins.append(_grouped_join(table, repair, source, name, alias, scope, columns))
+            join = _grouped_at_once if at_once else partial(_grouped_join, scope=scope)
+            joins.append(join(table, repair, source, name, alias, columns))
             values[repair.column] = _filled(repair.column, alias, columns, types, sql.Identifier(name, "value"))
     return CompiledRepairs(sql.SQL(" ").join(joins), values, aggregates)
 
@@ -95,14 +103,30 @@ _AGGREGATE: Final = sql.SQL(
 )
 
 
+_AGGREGATE_AT_ONCE: Final = sql.SQL(
+    "LEFT JOIN (WITH a AS MATERIALIZED (SELECT c.{child_key} AS owner, {aggregate} AS value FROM {child} AS c {where} "
+    "GROUP BY c.{child_key}) SELECT a.owner, a.value FROM a) AS {name} ON {name}.owner = {alias}.{key}"
+)
+"""A parallel scan would have each of its workers aggregate anew."""
+
+
+def _gaps(
+    table: Table, column: str, source: Relation, columns: Collection[str], types: Mapping[str, str]
+) -> sql.Composable:
+    """The keys of the rows that lack the column's value."""
+    return sql.SQL("SELECT n.{} FROM {} AS n WHERE {} IS NULL").format(
+        sql.Identifier(table.key[0]), source(table.name), column_value(column, "n", columns, types)
+    )
+
+
 def _aggregate_join(
     plan: Plan, table: Table, repair: AggregateRepair, source: Relation, name: str, alias: str,
-    child_columns: Collection[str], scope: sql.Composable | None,
+    child_columns: Collection[str], scope: sql.Composable | None, text: sql.SQL,
 ) -> sql.Composable:  # fmt: skip
     child_types = {column.name: column.type for column in plan.table(repair.child).columns}
     key = sql.Identifier(repair.child_key)
     where = sql.SQL("WHERE c.{} IN ({})").format(key, scope) if scope else sql.SQL("")
-    return _AGGREGATE.format(
+    return text.format(
         child_key=key, aggregate=template(repair.aggregate, "c", child_columns, child_types),
         child=source(repair.child), where=where, name=sql.Identifier(name), alias=sql.Identifier(alias),
         key=sql.Identifier(table.key[0]),
@@ -125,8 +149,8 @@ _GROUPED: Final = sql.SQL(
 
 
 def _grouped_join(
-    table: Table, repair: GroupedRepair, source: Relation, name: str, alias: str, scope: sql.Composable | None,
-    columns: Mapping[str, str],
+    table: Table, repair: GroupedRepair, source: Relation, name: str, alias: str, columns: Mapping[str, str],
+    scope: sql.Composable | None,
 ) -> sql.Composable:  # fmt: skip
     keys = [sql.Identifier(column) for column in table.key]
     types = {column.name: column.type for column in table.columns}
@@ -139,12 +163,51 @@ def _grouped_join(
         group=sql.Identifier(repair.group_by), table=source(table.name),
         m_column=column_value(column, "m", columns, types), n_column=column_value(column, "n", columns, types),
         g_column=column_value(column, "g", columns, types),
-        # The highest bigint + 1 must be a value that validation can name, not an error in the middle of a scan.
-        wide=sql.SQL("bigint" if columns.get(repair.column, "int4") in {"int2", "int4"} else "numeric"),
+        wide=_wide(repair, columns),
         order=sql.SQL(", ").join(column_value(part, "g", columns, types) for part in repair.order),
         scope=within, name=sql.Identifier(name),
         on=sql.SQL(" AND ").join(
             sql.SQL("{}.{} = {}.{}").format(sql.Identifier(name), key, sql.Identifier(alias), key) for key in keys
+        ),
+    )  # fmt: skip
+
+
+def _wide(repair: GroupedRepair, columns: Mapping[str, str]) -> sql.SQL:
+    """The highest bigint + 1 must be a value that validation can name, not an error in the middle of a scan."""
+    return sql.SQL("bigint" if columns.get(repair.column, "int4") in {"int2", "int4"} else "numeric")
+
+
+_GROUPED_AT_ONCE: Final = sql.SQL(
+    "LEFT JOIN (WITH g AS MATERIALIZED (SELECT {keys}, n.{group} AS grp, {order} FROM {table} AS n "
+    "WHERE {n_column} IS NULL), h AS MATERIALIZED (SELECT m.{group} AS grp, coalesce(max({m_column}), -1)::{wide} "
+    "AS highest FROM {table} AS m WHERE m.{group} IN (SELECT g.grp FROM g) GROUP BY m.{group}) "
+    "SELECT {g_keys}, h.highest + row_number() OVER (PARTITION BY g.grp ORDER BY {g_order}) AS value "
+    "FROM g JOIN h ON h.grp = g.grp) AS {name} ON {on}"
+)
+"""As _GROUPED of all rows, reading the table twice instead of three times."""
+
+
+def _grouped_at_once(
+    table: Table, repair: GroupedRepair, source: Relation, name: str, alias: str, columns: Mapping[str, str]
+) -> sql.Composable:
+    types = {column.name: column.type for column in table.columns}
+    key_names = [sql.Identifier(f"k{place}") for place in range(len(table.key))]
+    order_names = [sql.Identifier(f"o{place}") for place in range(len(repair.order))]
+    named = sql.SQL("{} AS {}").format
+    keys = [sql.Identifier(column) for column in table.key]
+    return _GROUPED_AT_ONCE.format(
+        keys=sql.SQL(", ").join(named(sql.SQL("n.{}").format(key), k) for key, k in zip(keys, key_names, strict=True)),
+        order=sql.SQL(", ").join(
+            named(column_value(part, "n", columns, types), o) for part, o in zip(repair.order, order_names, strict=True)
+        ),
+        group=sql.Identifier(repair.group_by), table=source(table.name), wide=_wide(repair, columns),
+        n_column=column_value(repair.column, "n", columns, types),
+        m_column=column_value(repair.column, "m", columns, types),
+        g_keys=sql.SQL(", ").join(sql.SQL("g.{}").format(k) for k in key_names),
+        g_order=sql.SQL(", ").join(sql.SQL("g.{}").format(o) for o in order_names), name=sql.Identifier(name),
+        on=sql.SQL(" AND ").join(
+            sql.SQL("{}.{} = {}.{}").format(sql.Identifier(name), k, sql.Identifier(alias), key)
+            for key, k in zip(keys, key_names, strict=True)
         ),
     )  # fmt: skip
 

@@ -47,6 +47,8 @@ class Repair:
     words: str
     variants: Sequence[tuple[str, str]] = ()
     """(pg_type.typname of the column, expression) where a type needs another text."""
+    only_wrong: bool = False
+    """It never changes a value that the record schema takes: validation need not compute it for right values."""
 
     def expression_for(self, type_name: str) -> str:
         """The expression for a column of that pg_type.typname."""

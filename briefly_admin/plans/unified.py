@@ -40,7 +40,7 @@ def _moments(*names: str) -> tuple[Column, ...]:
 
 
 def _filled(column: str, value: str, words: str) -> Repair:
-    return Repair(column, f"coalesce({{{column}}}, {value})", words)
+    return Repair(column, f"coalesce({{{column}}}, {value})", words, only_wrong=True)
 
 
 def _filled_json(column: str, empty: str, words: str, *variants: tuple[str, str]) -> Repair:
@@ -51,6 +51,7 @@ def _filled_json(column: str, empty: str, words: str, *variants: tuple[str, str]
         f"coalesce(nullif({{{column}}}, 'null'), {empty})",
         words,
         variants=(*((name, as_text[1]) for name in as_text[0]), *variants),
+        only_wrong=True,
     )
 
 
@@ -142,6 +143,7 @@ FILES: Final = Table(
             r"coalesce(nullif(ltrim(replace({storage_path}, '\', '/'), '/'), ''), "
             "'uploads/' || {user_id}::text || '/' || {id}::text)",
             "an empty storage path becomes uploads/<user>/<file>; leading slashes go, backslashes become slashes",
+            only_wrong=True,
         ),
         _filled_json("metadata", "'{{}}'", "missing metadata become an empty object"),
     ),
@@ -278,6 +280,7 @@ TOKENS: Final = Table(
             "provider",
             _provider_expression(),
             "a known alias of a provider becomes its name (google_drive → google, azure-ad → microsoft)",
+            only_wrong=True,
         ),
     ),
     foreign_keys=(ForeignKey("user_id", "users"),),

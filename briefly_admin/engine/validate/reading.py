@@ -85,10 +85,11 @@ def reading(
         if snapshot is not None:
             _import(connection, snapshot)
         # JIT would spend a second on compiling hundreds of small expressions. Where statistics lag behind the rows, as
-        # after a rollback, a guess of one row makes a nested loop of whole tables.
+        # after a rollback, a guess of one row makes a nested loop of whole tables. Hash tables of some 100,000
+        # keys stay in memory. Rows come in their own order, wherever another reader of the table has got to.
         connection.execute(
             "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'; SET LOCAL jit = off; "
-            "SET LOCAL enable_nestloop = off"
+            "SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB'; SET LOCAL synchronize_seqscans = off"
         )
         if connection.info.server_version >= _TRANSACTION_TIMEOUT:
             connection.execute("SET LOCAL transaction_timeout = 0")

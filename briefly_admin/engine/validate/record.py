@@ -12,7 +12,7 @@ from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.compiler import Condition, Typed, conditions
 from briefly_admin.engine.repairs import column_value, compile_repairs
 from briefly_admin.engine.target import Connection, safe_message
-from briefly_admin.plans.base import Plan, Table
+from briefly_admin.plans.base import AggregateRepair, AnyRepair, Plan, Repair, Table
 from briefly_admin.plans.judging import FieldSpec, RecordSpec, describe
 
 ALIAS: Final = "t"
@@ -40,6 +40,14 @@ class FieldCheck:
     repaired: sql.Composable
     before: tuple[Condition, ...]
     after: tuple[Condition, ...]
+    may_change: sql.Composable | None = None
+    """TRUE wherever the repair changes a value that `before` takes, and cheaper than `changed`; None: it never does."""
+
+    @property
+    def suspects(self) -> list[sql.Composable]:
+        """One of them is TRUE wherever a condition fails or the repair changes the value; never NULL."""
+        asked = [condition.suspect for condition in self.before if condition.test is not None]
+        return asked if self.may_change is None else [*asked, self.may_change]
 
     @property
     def changed(self) -> sql.Composable:
@@ -64,6 +72,8 @@ class CompiledTable:
     plain: sql.Composable
     """The table as `t` alone."""
     rows: sql.Composable
+    within: sql.Composable
+    """The part of the table at hand, a WHERE condition."""
     values: Mapping[str, sql.Composable]
     """Column → its value once repaired, for repaired columns."""
     fields: tuple[FieldCheck, ...]
@@ -96,22 +106,23 @@ def compile_table(
     Raises Refused where a repair does not fit the columns that the database has.
     """
     found = catalog[table.name]
-    repairs = compile_repairs(plan, table, catalog, alias=ALIAS)
+    repairs = compile_repairs(plan, table, catalog, alias=ALIAS, at_once=True)
     plain = sql.SQL("{} AS {}").format(found.identifier, sql.Identifier(ALIAS))
     source = sql.SQL("{} {}").format(plain, repairs.joins)
     types = _types_of(connection, table, source, repairs.values)
     spec = describe(table.record)
-    words = {repair.column: repair.words for repair in table.repairs}
+    declared = {repair.column: repair for repair in table.repairs}
     names = [field.name for field in spec.fields]
     specs = {field.name: field for field in spec.fields}
     for name in repairs.values:  # a repaired column that the schema does not know can still differ
         if name not in specs:
             specs[name] = FieldSpec(name, "any", allow_none=True, judge=lambda _: True)
             names.append(name)
-    fields = tuple(_check(table, found, specs[name], repairs.values, types, words.get(name, "")) for name in names)
+    fields = tuple(_check(table, found, specs[name], repairs.values, types, declared.get(name)) for name in names)
     if spec.has_hooks:
         fields = (_whole_row(spec, fields),)
-    return CompiledTable(table, found, source, plain, _not_excluded(table, excluded), repairs.values, fields)
+    rows, whole = _not_excluded(table, excluded), sql.SQL("true")
+    return CompiledTable(table, found, source, plain, rows, whole, repairs.values, fields)
 
 
 def _declared(table: Table) -> dict[str, str]:
@@ -145,7 +156,7 @@ def _types_of(
 
 def _check(
     table: Table, found: CatalogTable, spec: FieldSpec, values: Mapping[str, sql.Composable],
-    types: Mapping[str, str], words: str,
+    types: Mapping[str, str], repair: AnyRepair | None,
 ) -> FieldCheck:  # fmt: skip
     name = spec.name
     declared = _declared(table)
@@ -163,7 +174,18 @@ def _check(
         after = (*conditions(spec, Typed(repaired, types[name])), *_fit(column.base_type if column else
                  _DECLARED.get(declared.get(name, ""), ""), types[name], repaired))  # fmt: skip
     secret = any(c.secret for c in table.columns if c.name == name)
-    return FieldCheck(name, secret, column is None, words, raw, repaired, _named_apart(before), _named_apart(after))
+    check = FieldCheck(name, secret, column is None, repair.words if repair else "", raw, repaired,
+                       _named_apart(before), _named_apart(after))  # fmt: skip
+    return replace(check, may_change=_may_change(repair, check))
+
+
+def _may_change(repair: AnyRepair | None, check: FieldCheck) -> sql.Composable | None:
+    if repair is None or (isinstance(repair, Repair) and repair.only_wrong and check.before):
+        return None
+    if isinstance(repair, Repair) or (isinstance(repair, AggregateRepair) and not repair.only_missing):
+        return check.changed
+    asked = any(condition.name in {"null", "required"} for condition in check.before)
+    return None if asked else sql.SQL("({} IS NULL)").format(check.raw)  # these fill what is missing
 
 
 def _named_apart(found: Sequence[Condition]) -> tuple[Condition, ...]:

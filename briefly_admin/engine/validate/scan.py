@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 from psycopg import sql
 
@@ -29,6 +29,10 @@ class Tally:
     where: sql.Composable
 
 
+_Key = tuple[str, str, FindingClass]
+"""Field, rule, class."""
+
+
 @dataclass(slots=True)
 class _Found:
     count: int = 0
@@ -47,7 +51,7 @@ def fails(conditions: Sequence[Condition]) -> list[sql.Composable]:
 
 def count_rows(reading: Reading, compiled: CompiledTable) -> int:
     """The rows at hand, all of them."""
-    ((count,),) = reading.rows(sql.SQL("SELECT count(*) FROM {}").format(compiled.plain))
+    ((count,),) = reading.rows(sql.SQL("SELECT count(*) FROM {} WHERE {}").format(compiled.plain, compiled.within))
     return int(count)
 
 
@@ -55,24 +59,57 @@ def record_parts(reading: Reading, compiled: CompiledTable) -> list[Part]:
     """What the record schema and the repairs say of the rows at hand; counts are exact."""
     tallies = [tally for check in compiled.fields for tally in _tallies(check)]
     disputes = [check for check in compiled.fields if check.is_unsure]
-    unclean = any_of([test for check in compiled.fields for test in (*fails(check.before), check.changed)])
-    counters = [tally.where for tally in tallies] + [_disputed(check) for check in disputes]
-    if not counters:
+    flags = [tally.where for tally in tallies] + [_disputed(check) for check in disputes]
+    if not flags:
         return []
-    query = sql.SQL("SELECT {} FROM {} WHERE {} AND {}").format(
-        sql.SQL(", ").join(sql.SQL("count(*) FILTER (WHERE {})").format(test) for test in counters),
-        compiled.source, compiled.rows, unclean,
-    )  # fmt: skip
-    (counts,) = reading.rows(query)
-    found = {_key(tally): _Found(int(count)) for tally, count in zip(tallies, counts, strict=False) if count}
-    _fetch_samples(reading, compiled, [tally for tally in tallies if _key(tally) in found], found)
-    for check, count in zip(disputes, counts[len(tallies) :], strict=True):
+    counts, places = _count(reading, compiled, flags)
+    found = {_key(tally): _Found(count) for tally, count in zip(tallies, counts, strict=False) if count}
+    _fetch_samples(reading, compiled, dict(zip(map(_key, tallies), places, strict=False)), tallies, found)
+    for check, count, where in zip(disputes, counts[len(tallies) :], places[len(tallies) :], strict=True):
         if count:
-            _judge(reading, compiled, check, found)
+            _judge(reading, compiled, check, found, None if count > SAMPLES else where)
     return _as_parts(compiled, tallies, found)
 
 
-def _key(tally: Tally) -> tuple[str, str, FindingClass]:
+_COUNT: Final = sql.SQL(
+    "WITH judged AS MATERIALIZED (SELECT t.tableoid AS o, t.ctid AS c, {flags} FROM {source} "
+    "WHERE {within} AND {rows} AND {suspects}), counted AS MATERIALIZED (SELECT {counts} FROM judged) "
+    "SELECT {names}, {places} FROM counted AS n"
+)
+_PLACES: Final = sql.SQL(
+    "CASE WHEN n.{flag} > 0 THEN ARRAY("
+    "SELECT j.o::text || j.c::text FROM judged AS j WHERE j.{flag} ORDER BY j.o, j.c LIMIT {samples}) END"
+)
+
+
+def _count(
+    reading: Reading, compiled: CompiledTable, flags: Sequence[sql.Composable]
+) -> tuple[list[int], list[list[str]]]:
+    """Of each flag how many rows have it, and the places of the first 100 in the table's own order: one scan.
+
+    A glance at each row (`suspects`) tells those apart that every rule takes; what the flags cost, others alone pay.
+    """
+    names = [sql.Identifier(f"f{number}") for number in range(len(flags))]
+    suspects = any_of([test for check in compiled.fields for test in check.suspects])
+    (row,) = reading.rows(_COUNT.format(
+        flags=_listed("{} AS {}", flags, names), source=compiled.source, within=compiled.within, rows=compiled.rows,
+        suspects=suspects, counts=_listed("count(*) FILTER (WHERE {}) AS {}", names, names),
+        names=_listed("n.{}", names),
+        places=sql.SQL(", ").join(_PLACES.format(flag=name, samples=sql.Literal(SAMPLES)) for name in names),
+    ))  # fmt: skip
+    return [int(count) for count in row[: len(flags)]], [places or [] for places in row[len(flags) :]]
+
+
+def _listed(text: LiteralString, *parts: Sequence[sql.Composable]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.SQL(text).format(*each) for each in zip(*parts, strict=True))
+
+
+def _at(places: Sequence[str]) -> sql.Composable:
+    """The rows there; where the table has children, those of the same place in another of them, too."""
+    return sql.SQL("t.ctid = ANY({}::tid[])").format(sql.Literal([f"({place.partition('(')[2]}" for place in places]))
+
+
+def _key(tally: Tally) -> _Key:
     return tally.check.name, tally.rule, tally.finding_class
 
 
@@ -116,27 +153,26 @@ def sample(key: Sequence[str], value: str | None, *, secret: bool) -> dict[str, 
 
 
 def _fetch_samples(
-    reading: Reading, compiled: CompiledTable, tallies: Sequence[Tally],
-    found: Mapping[tuple[str, str, FindingClass], _Found],
+    reading: Reading, compiled: CompiledTable, places: Mapping[_Key, Sequence[str]], tallies: Sequence[Tally],
+    found: Mapping[_Key, _Found],
 ) -> None:  # fmt: skip
-    """Frequent rules end early, each by its LIMIT; the rare ones share one scan."""
-    rare = [tally for tally in tallies if found[_key(tally)].count <= SAMPLES]
-    groups = [[tally] for tally in tallies if tally not in rare] + ([rare] if rare else [])
-    for group in groups:
-        reading.check_stop()
-        query = sql.SQL(
-            "SELECT {key}, ARRAY[{hits}], ARRAY[{values}]::text[] FROM {source} WHERE {rows} AND {any}{limit}"
-        )
-        hits = sql.SQL(", ").join(tally.where for tally in group)
-        rows = reading.stream(query.format(
-            key=compiled.key_array, hits=hits, values=sql.SQL(", ").join(_shown_of(tally) for tally in group),
-            source=compiled.source, rows=compiled.rows, any=any_of([tally.where for tally in group]),
-            limit=sql.SQL(" LIMIT {}").format(sql.Literal(SAMPLES)) if group is not rare else sql.SQL(""),
-        ))  # fmt: skip
-        for key, flags, values in rows:
-            for tally, hit, value in zip(group, flags, values, strict=True):
-                if hit:
-                    found[_key(tally)].samples.append(sample(key, value, secret=tally.check.secret))
+    """The rows of all tallies' samples at once, by their places."""
+    tallies = [tally for tally in tallies if _key(tally) in found]
+    wanted = sorted({place for tally in tallies for place in places[_key(tally)]})
+    if not wanted:
+        return
+    reading.check_stop()
+    checks = {tally.check.name: number for number, tally in enumerate(tallies)}
+    query = sql.SQL("SELECT t.tableoid::text || t.ctid::text, {}, ARRAY[{}]::text[] FROM {} WHERE {}")
+    rows = reading.rows(query.format(
+        compiled.key_array, sql.SQL(", ").join(_shown_of(tallies[number]) for number in checks.values()),
+        compiled.plain, _at(wanted),
+    ))  # fmt: skip
+    there = {place: (key, dict(zip(checks, values, strict=True))) for place, key, values in rows}
+    for tally in tallies:
+        for place in places[_key(tally)]:
+            key, values = there[place]
+            found[_key(tally)].samples.append(sample(key, values[tally.check.name], secret=tally.check.secret))
 
 
 def _shown_of(tally: Tally) -> sql.Composable:
@@ -158,12 +194,14 @@ def really_fail(conditions: Sequence[Condition], flags: Sequence[bool], value: s
 
 
 def _judge(
-    reading: Reading, compiled: CompiledTable, check: FieldCheck, found: dict[tuple[str, str, FindingClass], _Found]
-) -> None:
-    """Fetch the disputed rows in chunks, and let marshmallow decide."""
-    query = sql.SQL("SELECT {}, {}, {} FROM {} WHERE {} AND {}").format(
+    reading: Reading, compiled: CompiledTable, check: FieldCheck, found: dict[_Key, _Found],
+    places: Sequence[str] | None,
+) -> None:  # fmt: skip
+    """Fetch the disputed rows in chunks, and let marshmallow decide. `places`: where all of them are, if known."""
+    where = compiled.within if places is None else _at(places)
+    query = sql.SQL("SELECT {}, {}, {} FROM {} WHERE {} AND {} AND {}").format(
         compiled.key_array, disputed_columns(check), sql.SQL("NULL") if check.secret else shown(check.raw),
-        compiled.source, compiled.rows, _disputed(check),
+        compiled.source, where, compiled.rows, _disputed(check),
     )  # fmt: skip
     for position, (key, raw, repaired, before, after, changed, value) in enumerate(reading.stream(query)):
         if position % 10_000 == 0:
@@ -188,9 +226,7 @@ def _verdict(
     return [(name, FindingClass.REPAIRABLE) for name in wrong]
 
 
-def _as_parts(
-    compiled: CompiledTable, tallies: Sequence[Tally], found: Mapping[tuple[str, str, FindingClass], _Found]
-) -> list[Part]:
+def _as_parts(compiled: CompiledTable, tallies: Sequence[Tally], found: Mapping[_Key, _Found]) -> list[Part]:
     table = compiled.table.name
     return [
         Part(place, Finding(
