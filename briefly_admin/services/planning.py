@@ -1,13 +1,16 @@
 """The plan over the target, for the page on which a run is begun."""
 
+from collections.abc import Iterator, Mapping
 from string import Formatter
 from typing import Any
 
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.engine.column_types import column_types
+from briefly_admin.engine.compiler.coverage import coverage
 from briefly_admin.engine.sizes import TableSize, sizes
 from briefly_admin.plans.base import SchemaChange, Table
 from briefly_admin.services.config import Servers, ServiceConfig
-from briefly_admin.services.views import PlanChange, PlanTable, PlanView
+from briefly_admin.services.views import PlanChange, PlanCheck, PlanTable, PlanView
 from briefly_admin.store import backups, runs
 from briefly_admin.store.database import Row
 
@@ -15,10 +18,14 @@ _LOOK_BACK = 50
 
 
 def plan_view(servers: Servers, config: ServiceConfig) -> PlanView:
-    """Tables with estimated rows, repairs in words, changes with their SQL, an estimate. Raises Unavailable."""
+    """Tables with estimated rows, repairs and checks in words, changes with their SQL, an estimate.
+
+    Raises Unavailable.
+    """
     plan = servers.plan
     with servers.target.session() as connection:
         measured = {size.name: size for size in sizes(connection, plan)}
+        types = column_types(connection, plan)
     rows = sum(size.rows or 0 for size in measured.values())
     rate, backup_share = _experience(servers)
     size = sum(table.bytes for table in measured.values())
@@ -27,7 +34,7 @@ def plan_view(servers: Servers, config: ServiceConfig) -> PlanView:
         title=plan.title,
         summary=plan.summary,
         target_title=servers.target.title,
-        tables=tuple(_table(table, measured[table.name]) for table in plan.tables),
+        tables=tuple(_table(table, measured[table.name], types.get(table.name, {})) for table in plan.tables),
         changes=tuple(PlanChange(c.kind, c.table, c.name, sql_of(c)) for c in plan.changes),
         rows=rows,
         bytes=size,
@@ -37,8 +44,23 @@ def plan_view(servers: Servers, config: ServiceConfig) -> PlanView:
     )
 
 
-def _table(table: Table, size: TableSize) -> PlanTable:
-    return PlanTable(table.name, size.rows, size.bytes, tuple(repair.words for repair in table.repairs))
+def _table(table: Table, size: TableSize, types: Mapping[str, str]) -> PlanTable:
+    repairs = tuple(repair.words for repair in table.repairs)
+    return PlanTable(table.name, size.rows, size.bytes, repairs, tuple(_checks(table, types)) if types else ())
+
+
+def _checks(table: Table, types: Mapping[str, str]) -> Iterator[PlanCheck]:
+    """The record's rules in the columns' order, then those across rows."""
+    for rule in coverage(table.record, types):
+        yield PlanCheck(rule.field, rule.rule, rule.words, rule.how, rule.why)
+    for key in table.foreign_keys:
+        yield PlanCheck(key.column, "foreign_key", f"must be the {key.parent_column} of a row of {key.parent}", "exact")
+    for unique in table.uniques:
+        words = "must not be that of another row, once both are repaired"
+        yield PlanCheck(", ".join(unique.columns), "unique", words, "exact")
+    for relation in table.relations:
+        if all(types.get(name) in allowed if allowed else name in types for name, allowed in relation.needs):
+            yield PlanCheck(relation.field, relation.name, f"reported: {relation.words}", "exact")
 
 
 def sql_of(change: SchemaChange) -> str:

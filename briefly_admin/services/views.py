@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from briefly_admin.domain.actions import Allowed
 from briefly_admin.domain.breaker import BreakerState, BreakerView
@@ -285,6 +285,21 @@ class OverviewView:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanCheck:
+    """One rule that validation holds a table to.
+
+    `how`: exact: PostgreSQL decides every value. sound: it passes the usual ones, marshmallow judges the others.
+    python: marshmallow judges every row, and `why` says what SQL cannot know.
+    """
+
+    field: str
+    rule: str
+    words: str
+    how: Literal["exact", "sound", "python"]
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PlanTable:
     """A table of the plan: rows as the server's statistics estimate them (None: not there), its repairs in words."""
 
@@ -292,6 +307,8 @@ class PlanTable:
     rows: int | None
     bytes: int
     repairs: tuple[str, ...]
+    checks: tuple[PlanCheck, ...] = ()
+    """Over the columns that the table has; none of a table that is not there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,19 @@
 """The page on which a run is begun: the plan over the target, and what stands against a start."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from flask import url_for
 
 from briefly_admin.domain.errors import BrieflyError, Busy, Unavailable
 from briefly_admin.domain.permissions import Actor
-from briefly_admin.services.views import PlanView
+from briefly_admin.services.views import PlanCheck, PlanTable, PlanView
 from briefly_admin.web import formats
 from briefly_admin.web.identity import services
 from briefly_admin.web.run_forms import ConfigForm
+
+_HOW: Final = {"exact": "", "sound": "unusual values are judged in Python", "python": "judged in Python, row by row"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,31 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckLine:
+    """The checks of one field: each in words, and how it is decided where PostgreSQL alone does not do it, or ''."""
+
+    field: str
+    checks: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TableChecks:
+    """A table's checks, a line a field."""
+
+    name: str
+    lines: tuple[CheckLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NewRunPage:
     """What `runs/new.html` prints beside its form; `plan` is None while the target does not answer."""
 
     plan: PlanView | None
     estimate: tuple[tuple[str, str], ...]
     problem: Problem | None
+    checks: tuple[TableChecks, ...] = ()
+    slow: tuple[str, ...] = ()
+    """A sentence for each check that Python must decide, row by row."""
 
 
 def new_run_page(actor: Actor, form: ConfigForm, *, keep: bool, error: BrieflyError | None = None) -> NewRunPage:
@@ -40,7 +63,7 @@ def new_run_page(actor: Actor, form: ConfigForm, *, keep: bool, error: BrieflyEr
     if not keep:
         form.process(formdata=None, data=plan.config)
     form.say_who_listens(_listening())
-    return NewRunPage(plan, _estimate(plan), problem_of(error) if error else None)
+    return NewRunPage(plan, _estimate(plan), problem_of(error) if error else None, checks_of(plan), slow_of(plan))
 
 
 def _listening() -> int | None:
@@ -58,6 +81,27 @@ def problem_of(error: BrieflyError) -> Problem:
     if isinstance(error, Unavailable):
         return Problem("The target does not answer", str(error), url_for("checks.index"), "Look at the checklist")
     return Problem("This could not be started", str(error))
+
+
+def checks_of(plan: PlanView) -> tuple[TableChecks, ...]:
+    """What each table is held to; none for tables that are not there."""
+    return tuple(TableChecks(table.name, tuple(_lines(table))) for table in plan.tables if table.checks)
+
+
+def _lines(table: PlanTable) -> Iterator[CheckLine]:
+    fields: dict[str, list[PlanCheck]] = {}
+    for check in table.checks:
+        fields.setdefault(check.field, []).append(check)
+    for field, checks in fields.items():
+        yield CheckLine(field, tuple((check.words, _HOW[check.how]) for check in checks))
+
+
+def slow_of(plan: PlanView) -> tuple[str, ...]:
+    """What only Python can decide, a sentence each."""
+    return tuple(
+        f"{table.name}.{check.field} ({check.rule}): {check.why}; each row of {table.name} is read for it."
+        for table in plan.tables for check in table.checks if check.how == "python"
+    )  # fmt: skip
 
 
 def _estimate(plan: PlanView) -> tuple[tuple[str, str], ...]:
