@@ -58,6 +58,8 @@ class ShownRow:
     fields: tuple[RowField, ...]
     faults: tuple[str, ...] = ()
     """Of the row as a whole: relations, uniqueness over several columns."""
+    recorded: bool = True
+    """Of a corrected row: its record stands in the app database; false: the change is made, its record follows."""
 
     @property
     def blocks(self) -> bool:
@@ -98,6 +100,8 @@ class Fixed:
     """(key, column → (before, after)), of at most 20 rows; secret columns left out."""
     more: int = 0
     """Rows of the cause beyond MOST_AT_ONCE, which this fix leaves for the next one."""
+    recorded: bool = True
+    """Of a fix that was made: as of ShownRow."""
 
 
 @dataclass(frozen=True, slots=True)

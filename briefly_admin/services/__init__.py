@@ -77,13 +77,14 @@ def assemble(
     reader = Reader(servers, config, now)
     backups = BackupService(servers, audit, reader, now)
     runs = RunService(servers, config, audit, reader, now)
+    rows = RowService(servers, audit, now)
     checks = CheckService(servers, config, audit, now)
     return Services(
         runs=runs,
         backups=backups,
         keys=KeyService(servers, audit, reader, now),
         findings=FindingService(servers),
-        rows=RowService(servers, audit, now),
+        rows=rows,
         audit=audit,
         admins=AdminService(database, audit, throttle, now),
         sessions=SessionService(database, audit, throttle, now),
@@ -92,7 +93,7 @@ def assemble(
         overview=OverviewService(servers, config, reader, checks, now),
         leading=LeadService(servers, config, audit, reader, now, engine),
         helping=HelpService(servers, config, audit, assist),
-        sweeping=SweepService(servers, config, audit, backups, runs, now),
+        sweeping=SweepService(servers, config, audit, backups, runs, rows, now),
         sampledata=SampleDataService(servers.target, servers.plan, audit),
         queue=servers.queue,
         servers=servers,

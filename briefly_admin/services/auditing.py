@@ -1,8 +1,10 @@
 """Who may do what, and the audit event of each deed: every service asks `require` first and `record`s last."""
 
+import hmac
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final
 
 from briefly_admin.domain.audit import AuditEvent
@@ -38,6 +40,12 @@ class AuditService:
     ) -> None:
         """Append an event, as the last statement of the caller's transaction."""
         audit.append(connection, actor, action, object_, details or {}, key=self._key, at=self._now())
+
+    def seal(self, place: str, value: str | None) -> str | None:
+        """What an event says of a value at a place ("table.field"): its HMAC, from which nobody can tell it."""
+        if value is None:
+            return None
+        return hmac.new(self._key, f"briefly/value\n{place}\n{value}".encode(), sha256).hexdigest()
 
     def record(self, actor: Actor, action: str, object: str, details: Mapping[str, Any] | None = None) -> None:  # noqa: A002 - the word of the audit event
         """An event of a mouth's own, in a transaction of its own."""

@@ -13,8 +13,9 @@ from briefly_admin.engine.target import Target
 from briefly_admin.services.auditing import CLOCK, AuditService
 from briefly_admin.services.backups import BackupService
 from briefly_admin.services.config import Servers, ServiceConfig
+from briefly_admin.services.rows import RowService
 from briefly_admin.services.runs import RunService
-from briefly_admin.store import backups, people, runs
+from briefly_admin.store import backups, corrections, people, runs
 
 _HEALED: Final = {
     RunState.RUNNING: RunState.INTERRUPTED,
@@ -36,6 +37,7 @@ class SweepService:
         audit: AuditService,
         kept: BackupService,
         runs_: RunService,
+        rows: RowService,
         now: Callable[[], datetime],
     ) -> None:
         self._servers = servers
@@ -44,14 +46,18 @@ class SweepService:
         self._audit = audit
         self._kept = kept
         self._runs = runs_
+        self._rows = rows
         self._now = now
 
     def sweep(self) -> list[str]:
         """Heal runs whose leader has been silent for a lease, and queue those that wait; ids of both, each once.
 
-        Runs that nobody approved in time are cancelled.
+        Runs that nobody approved in time are cancelled; records of corrections are taken over that a crash left in the
+        target.
         """
         self._runs.give_up_unapproved()
+        with suppress(BrieflyError):  # a target that does not answer now is asked again in the next round
+            self._rows.settle()
         touched = self._heal()
         with self._database.begin() as connection:
             waiting = [row.id for row in runs.waiting(connection, self._config.lease)]
@@ -82,11 +88,12 @@ class SweepService:
         return False
 
     def purge(self) -> int:
-        """Delete backups whose time is over (keys first), what crashes left in the store and in scratch schemas, and
-        old sessions; how many backups expired.
+        """Delete backups whose time is over (keys first), what crashes left in the store and in scratch schemas, old
+        sessions, and values of old corrections; how many backups expired.
         """
         with self._database.begin() as connection:
             people.forget_sessions(connection, before=self._now() - _KEEP_SESSIONS)
+            corrections.forget(connection, before=self._now() - self._config.retention)
         try:
             return self._kept.purge()
         finally:  # after it, for what a preview staged of a backup that has just expired is not to outlive its key

@@ -27,17 +27,25 @@ _WORDS: Final[tuple[tuple[type[psycopg.Error], str], ...]] = (
 
 
 @contextmanager
-def reading_row(connection: Connection, *, seconds: int = 5) -> Iterator[None]:
-    """A READ ONLY transaction that sees one instant; each statement ends after `seconds`. Raises as `told`."""
+def answering() -> Iterator[None]:
+    """Raises what `told` makes of a database error."""
     try:
-        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        settle_session(connection, seconds)
         yield
     except psycopg.Error as error:
         raise told(error) from None
-    finally:
-        if not connection.closed:
-            connection.rollback()
+
+
+@contextmanager
+def reading_row(connection: Connection, *, seconds: int = 5) -> Iterator[None]:
+    """A READ ONLY transaction that sees one instant; each statement ends after `seconds`. Raises as `told`."""
+    with answering():
+        try:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            settle_session(connection, seconds)
+            yield
+        finally:
+            if not connection.closed:
+                connection.rollback()
 
 
 def settle_session(connection: Connection, seconds: int) -> None:

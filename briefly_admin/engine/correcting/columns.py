@@ -123,7 +123,7 @@ def _asked(
     kind = _input(column.base_type, choices, secret=secret) if changeable else Input.FIXED
     repaired = any(repair.column == name for repair in table.repairs)
     allowed = spec is None or spec.allow_none or repaired
-    rules = _rules(table, spec, name) if changeable else ()
+    rules = () if kind is Input.FIXED else _rules(table, spec, name)
     return Asked(column, known, secret, key, kind, column.nullable and allowed, choices, rules)
 
 

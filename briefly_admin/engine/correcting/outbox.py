@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 
 from briefly_admin.domain.corrections import Cause, CorrectedRow, Deed
 from briefly_admin.domain.errors import Refused
+from briefly_admin.engine.correcting.answers import answering
 from briefly_admin.engine.target import Connection, safe_message
 
 _DDL: Final = """
@@ -88,13 +89,14 @@ def _by(deed: Deed) -> str:
 
 def left_over(connection: Connection, *, limit: int = 100) -> tuple[Deed, ...]:
     """Deeds whose records nobody has taken over, the oldest first."""
-    if not is_there(connection):
-        return ()
-    rows = connection.execute(
-        "SELECT deed, (array_agg(by))[1] FROM briefly_migration.correction "
-        "GROUP BY deed ORDER BY min(at), deed LIMIT %s",
-        (limit,),
-    ).fetchall()
+    with answering():
+        if not is_there(connection):
+            return ()
+        rows = connection.execute(
+            "SELECT deed, (array_agg(by))[1] FROM briefly_migration.correction "
+            "GROUP BY deed ORDER BY min(at), deed LIMIT %s",
+            (limit,),
+        ).fetchall()
     return tuple(_deed(deed, by) for deed, by in rows)
 
 
@@ -114,7 +116,7 @@ def records(
         'SELECT "table", key, at, changes FROM briefly_migration.correction WHERE deed = {} AND {} '
         'ORDER BY "table", key LIMIT {}'
     ).format(sql.Literal(deed), beyond, sql.Literal(limit))
-    with connection.cursor(row_factory=dict_row) as cursor:
+    with answering(), connection.cursor(row_factory=dict_row) as cursor:
         return tuple(_row(row) for row in cursor.execute(query).fetchall())
 
 
@@ -127,7 +129,8 @@ def _row(row: dict[str, Any]) -> CorrectedRow:
 
 def empty(connection: Connection, deed: UUID) -> None:
     """The app database has the deed's records."""
-    connection.execute("DELETE FROM briefly_migration.correction WHERE deed = %s", (deed,))
+    with answering():
+        connection.execute("DELETE FROM briefly_migration.correction WHERE deed = %s", (deed,))
 
 
 def change(name: str, before: sql.Composable, after: sql.Composable, *, secret: bool) -> sql.Composable:

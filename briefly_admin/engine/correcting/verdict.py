@@ -21,7 +21,7 @@ from briefly_admin.engine.validate.scan import any_of, fails, really_fail
 from briefly_admin.plans.base import ForeignKey, Relation, Repair, Unique
 from briefly_admin.plans.judging import describe
 
-_CHUNK: Final = 500
+_CHUNK: Final = 2000
 _OTHER: Final = "o"
 
 
@@ -93,7 +93,7 @@ def faults(connection: Connection, rows: Rows, *, about: Collection[str] | None,
         fault, query = _across(rows, rule, number, changed)
         if query is None:
             continue
-        for (key,) in _stream(connection, query):
+        for (key,) in stream(connection, query):
             yield tuple(key), replace(fault, touches=touches)
 
 
@@ -186,7 +186,7 @@ def _record_faults(connection: Connection, rows: Rows, about: Collection[str] | 
     query = sql.SQL("SELECT {}, {}, {} FROM {} WHERE {}").format(
         rows.compiled.key_array, flags, json, rows.compiled.source, any_of(wrong)
     )
-    for key, *found in _stream(connection, query):
+    for key, *found in stream(connection, query):
         for check, failed, value in zip(checks, found[: len(checks)], found[len(checks) :], strict=True):
             for fault in _of_check(rows, check, failed, value):
                 yield tuple(key), fault
@@ -222,7 +222,8 @@ def _flat(texts: Any) -> Iterator[str]:
             yield from _flat(text)
 
 
-def _stream(connection: Connection, query: sql.Composable) -> Iterator[tuple[Any, ...]]:
+def stream(connection: Connection, query: sql.Composable) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query that may give many, a chunk at a time."""
     with server_cursor(connection, "briefly_rows", chunk=_CHUNK) as cursor:
         cursor.execute(sql.Composed([query]))
         yield from cursor

@@ -12,7 +12,7 @@ from briefly_admin.domain.corrections import Changes, Deed, ShownRow
 from briefly_admin.domain.errors import Busy, InvalidRequest, Refused, Unavailable
 from briefly_admin.engine import fence
 from briefly_admin.engine.correcting import outbox
-from briefly_admin.engine.correcting.answers import MEANWHILE, invalid, refusal, settle_session, told
+from briefly_admin.engine.correcting.answers import MEANWHILE, answering, invalid, refusal, settle_session, told
 from briefly_admin.engine.correcting.columns import Asked, asked
 from briefly_admin.engine.correcting.place import Place, find_key, find_place
 from briefly_admin.engine.correcting.showing import VERSION, shown, stored, too_long
@@ -35,8 +35,9 @@ def correct_row(
     Unavailable that says that nobody knows.
     """
     with target.session() as connection:
-        outbox.ensure(connection)
-        place = find_place(connection, plan, table)
+        with answering():
+            outbox.ensure(connection)
+            place = find_place(connection, plan, table)
         with deed_of(target, connection, deed.id):
             settle_session(connection, 5)
             key = find_key(connection, place, key)
@@ -51,10 +52,12 @@ def correct_row(
 
 
 @contextmanager
-def deed_of(target: Target, connection: Connection, deed: UUID, *, isolation: str = "READ COMMITTED") -> Iterator[None]:
+def deed_of(
+    target: Target, connection: Connection, deed: UUID, *, isolation: str = "READ COMMITTED", keep: bool = True
+) -> Iterator[None]:
     """A transaction that changes rows beside no leader; a lost answer to its COMMIT is looked up by the deed.
 
-    Raises Busy, and what `told` makes of a database error.
+    `keep` False: it is rolled back. Raises Busy, and what `told` makes of a database error.
     """
     committing = False
     try:
@@ -67,8 +70,9 @@ def deed_of(target: Target, connection: Connection, deed: UUID, *, isolation: st
             )
         outbox.begin(connection, deed)
         yield
-        committing = True
-        connection.execute("COMMIT")
+        if keep:
+            committing = True
+            connection.execute("COMMIT")
     except psycopg.Error as error:
         if not (committing and lost_connection(error) and _was_made(target, deed)):
             raise told(error) from None
