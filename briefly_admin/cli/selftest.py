@@ -1,20 +1,22 @@
 """`selftest`: sample data, validation, migration and rollback, cleanup: the whole way, on a test database."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
 
 from briefly_admin.cli.follow import exit_code, follow
-from briefly_admin.cli.printing import counted, print_table
+from briefly_admin.cli.printing import as_json, counted, print_json, print_table
 from briefly_admin.cli.runs import print_findings
 from briefly_admin.cli.session import Session, session
 from briefly_admin.domain.errors import InvalidRequest, VerificationFailed
 from briefly_admin.domain.findings import blocking
 from briefly_admin.domain.runs import RunKind, RunState
+from briefly_admin.engine.sampledata import PlantedFault, planted_faults
 
 _BLOCKING: Final = 3
 _LONGEST_NUMBER: Final = 18
+_NOT_PLANTED: Final = "not planted: "
 
 
 def _embeddings(text: str | None) -> int | None:
@@ -31,19 +33,44 @@ def _print_counts(counts: Mapping[str, int], verb: str) -> None:
     print_table(("table", f">rows {verb}"), ((name, f"{rows:,}") for name, rows in counts.items()), empty="")
 
 
-def _create(active: Session, *, scale: int = 1, dirty: int = 0, seed: int = 0, embeddings: int | None = None) -> None:
+def _create(
+    active: Session,
+    *,
+    scale: int = 1,
+    dirty: int = 0,
+    seed: int = 0,
+    embeddings: int | None = None,
+    as_json: bool = False,
+) -> None:
     left_out: list[str] = []
 
     def report(table: str, _: int) -> None:
-        if table.startswith("not planted"):
-            left_out.append(table)
+        if table.startswith(_NOT_PLANTED):
+            left_out.append(table.removeprefix(_NOT_PLANTED))
 
     made = active.services.sampledata.create(
         active.actor, scale=scale, dirty=dirty, seed=seed, embeddings=embeddings, report=report
     )
+    planted = planted_faults(seed, without=left_out) if dirty else ()
+    if as_json:
+        shown = {"made": made, "planted": [fault.to_json() for fault in planted], "not_planted": left_out}
+        print_json(shown)
+        return
     _print_counts(made, "made")
-    for text in left_out:
-        click.echo(text)
+    for name in left_out:
+        click.echo(f"{_NOT_PLANTED}{name}")
+    if planted:
+        _print_planted(planted)
+
+
+def _print_planted(planted: Sequence[PlantedFault]) -> None:
+    click.echo(f"\n{len(planted)} rows have a fault on purpose, one each:")
+    lines = (
+        (fault.name, fault.finding_class, ", ".join(f"{fault.table}.{field} {rule}" for field, rule in fault.findings))
+        for fault in planted
+    )
+    print_table(("fault", "class", "found as"), lines, empty="")
+    click.echo("To see them: briefly-admin validate. docs/guide.md has the cure of each.")
 
 
 def _test_validation(active: Session) -> None:
@@ -109,10 +136,12 @@ def selftest(context: click.Context) -> None:
 @click.option("--dirty", default=0, show_default=True, metavar="PERCENT", help="Rows with a repairable fault.")
 @click.option("--seed", default=0, show_default=True, help="Another seed gives other rows.")
 @click.option("--embeddings", metavar="none|N", help="How many chunks get an embedding.")
-def create_data(scale: int, dirty: int, seed: int, embeddings: str | None) -> None:
-    """Make sample data; older sample data goes first."""
+@as_json
+def create_data(scale: int, dirty: int, seed: int, embeddings: str | None, *, as_json: bool) -> None:
+    """Make sample data; older sample data goes first. With --dirty every fault is planted once, by name."""
     with session() as active:
-        _create(active, scale=scale, dirty=dirty, seed=seed, embeddings=_embeddings(embeddings))
+        given = _embeddings(embeddings)
+        _create(active, scale=scale, dirty=dirty, seed=seed, embeddings=given, as_json=as_json)
 
 
 @selftest.command(name="test-validation")

@@ -1,5 +1,7 @@
 """`selftest`: all four parts in order, the seed's counts, nothing left; and what it refuses."""
 
+import json
+
 import psycopg
 
 from briefly_admin.engine.sampledata import SEED_COUNTS
@@ -39,6 +41,36 @@ def test_blocking_findings_fail_the_validation_part(command: Command) -> None:
     answer = command("selftest", "test-validation")
     assert answer.code == 3
     assert "findings block a migration" in answer.err
+
+
+def test_planted_faults_are_listed_by_name_with_what_finds_them(command: Command) -> None:
+    answer = command("selftest", "create-data", "--dirty", "5", "--embeddings", "none")
+    assert answer.code == 0, answer.err
+    lines = [line.split(maxsplit=2) for line in answer.out.splitlines()]
+    assert ["users.email.invalid", "blocking", "users.email email"] in lines
+    assert ["document_chunks.chunk_index.hole", "notice", "document_chunks.chunk_index hole"] in lines
+    assert ["users.settings.missing", "repairable", "users.settings null"] in lines
+    made = json.loads(command("selftest", "create-data", "--dirty", "5", "--embeddings", "none", "--json").out)
+    assert made["made"]["users"] > 5
+    assert made["not_planted"] == []
+    planted = {fault["name"]: fault for fault in made["planted"]}
+    assert f"{len(planted)} rows have a fault on purpose" in answer.out
+    findings = json.loads(command("validate", "--json").out.splitlines()[-1])["findings"]
+    where = {(f["table"], f["field"], f["rule"], f["class"]): {s["key"] for s in f["samples"]} for f in findings}
+    for name, fault in planted.items():
+        for found in fault["findings"]:
+            keys = where[fault["table"], found["field"], found["rule"], fault["class"]]
+            assert fault["key"] in keys or found["rule"] == "unique", name
+
+
+def test_clean_data_and_columns_that_rule_a_fault_out_are_told(command: Command) -> None:
+    clean = command("selftest", "create-data")
+    assert "on purpose" not in clean.out
+    answer = command("selftest", "create-data", "--dirty", "5", "--json")
+    assert json.loads(answer.out)["not_planted"] == ["document_chunks.embedding.dimension"]
+    answer = command("selftest", "create-data", "--dirty", "5")
+    assert "not planted: document_chunks.embedding.dimension" in answer.out
+    assert "document_chunks.embedding.dimension  notice" not in answer.out
 
 
 def test_options_out_of_bounds(command: Command) -> None:
