@@ -1,6 +1,7 @@
 """The compiler from a record schema to SQL."""
 
-from briefly_admin.engine.compiler.conditions import Condition, Typed, conditions
+from briefly_admin.engine.compiler.conditions import Condition, conditions
 from briefly_admin.engine.compiler.coverage import RuleCoverage, coverage
+from briefly_admin.engine.compiler.views import Typed
 
 __all__ = ["Condition", "RuleCoverage", "Typed", "conditions", "coverage"]

@@ -1,4 +1,4 @@
-"""A field of a record schema over an SQL expression: conditions that PostgreSQL evaluates, with marshmallow's verdict."""
+"""A field of a record schema over an SQL expression: conditions with marshmallow's verdict."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +12,8 @@ from briefly_admin.engine.compiler.shapes import SHAPES, shape
 from briefly_admin.engine.compiler.views import Typed, View, by_json_type, view
 from briefly_admin.plans.judging import FieldSpec, Judge
 
+_NOT_JSON_NULL: Final = {"string", "integer", "object", "list"}
+"""Kinds whose exact test of a jsonb value is FALSE of JSON null."""
 _NEVER_NULL: Final = {"one_of", "none_of", "range", "length", "email", "url", "pattern"}
 
 
@@ -29,29 +31,41 @@ class Condition:
     judge: Judge | None = None
     why: str = ""
     """Not empty: every value is for `judge`, and this is what SQL cannot know."""
+    loose: sql.Composable | None = None
+    """Cheaper than `test`: FALSE, too, wherever that is FALSE, unless another condition of the field is FALSE there."""
 
     @property
     def fails(self) -> sql.Composable:
         """TRUE where the condition is FALSE, else FALSE; never NULL."""
         return sql.SQL("(({}) IS FALSE)").format(self.test or TRUE)
 
+    @property
+    def suspect(self) -> sql.Composable:
+        """Cheaper than `fails`; of a field's conditions one is TRUE here wherever one of them fails."""
+        return sql.SQL("(({}) IS FALSE)").format(self.loose or self.test or TRUE)
+
 
 def conditions(spec: FieldSpec, typed: Typed) -> tuple[Condition, ...]:
     """What must hold for `spec` of the value `typed`, in the order in which marshmallow asks."""
     shown = view(typed)
     found: list[Condition] = []
-    if not spec.allow_none:
-        found.append(Condition("null", "must not be missing", sql.SQL("(NOT {})").format(shown.is_null)))
-    elif spec.judges_null:
+    if spec.allow_none and spec.judges_null:
         return (Condition("type", spec.words, FALSE, spec.judge, spec.why),)
     answer = _type(spec, shown)
+    # What takes no JSON null need not be asked twice whether there is one: a glance at every row becomes cheaper.
+    glance = shown.kind == "json" and answer.exact and answer.test is not None and spec.kind in _NOT_JSON_NULL
+    glance = glance and not spec.allow_none
+    if not spec.allow_none:
+        there = shown.format("({v} IS NOT NULL)") if glance else None
+        tested = sql.SQL("(NOT {})").format(shown.is_null)
+        found.append(Condition("null", "must not be missing", tested, loose=there))
     if not answer.exact:
         surely = every([answer, *(rule_over(rule, spec, shown) for rule in spec.rules)])
         test = sql.SQL("(CASE WHEN NOT {} THEN coalesce({}, false) END)").format(shown.is_null, surely.surely)
         return (*found, Condition("type", spec.words, test, _whole(spec), surely.why))
     if answer.test is not None:
         test = sql.SQL("(CASE WHEN NOT {} THEN {} END)").format(shown.is_null, answer.test)
-        found.append(Condition("type", spec.words, test))
+        found.append(Condition("type", spec.words, test, loose=answer.test if glance else None))
     if answer.is_never:
         return tuple(found)  # no value gets as far as the rules, nor do their operators exist for it
     return (*found, *_rules(spec, shown, answer))
@@ -66,7 +80,7 @@ def _rules(spec: FieldSpec, shown: View, of_type: Answer) -> list[Condition]:
         test = answer.surely
         simple = of_type.test is None and rule.kind in _NEVER_NULL and not answer.why
         if not simple or not (answer.exact or spec.kind == "string"):
-            known = test if answer.exact else sql.SQL("coalesce({}, false)").format(test)
+            known = test if answer.exact or test is FALSE else sql.SQL("coalesce({}, false)").format(test)
             test = sql.SQL("(CASE WHEN {} THEN {} END)").format(applies, known)
         found.append(Condition(rule.name, rule.words, test, None if answer.exact else rule.judge, answer.why))
     return found
@@ -99,7 +113,7 @@ def _within(spec: FieldSpec, shown: View) -> Answer:
     null = TRUE if spec.allow_none else FALSE
     if answer.test is None:
         return answer if spec.allow_none else Answer(sql.SQL("(NOT {})").format(shown.is_null))
-    test = sql.SQL("(CASE WHEN {} THEN {} ELSE {} END)").format(shown.is_null, null, answer.surely)
     if answer.test is FALSE and not spec.allow_none:
-        test = FALSE
-    return Answer(test, answer.exact, answer.why if test is FALSE else "")
+        return answer
+    test = sql.SQL("(CASE WHEN {} THEN {} ELSE {} END)").format(shown.is_null, null, answer.surely)
+    return Answer(test, answer.exact)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from psycopg import sql
 
-from briefly_admin.engine.compiler.conditions import Condition, Typed, conditions
+from briefly_admin.engine.compiler.conditions import Condition, conditions
+from briefly_admin.engine.compiler.views import Typed
 from briefly_admin.plans.judging import RecordSchema, describe
 
 How = Literal["exact", "sound", "python"]

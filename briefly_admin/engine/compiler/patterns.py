@@ -15,8 +15,6 @@ EMAIL: Final = rf"^{_ATOM}(\.{_ATOM})*@([A-Za-z0-9]+(-+[A-Za-z0-9]+)*\.)+[A-Za-z
 """Narrower than marshmallow's: ASCII, no quoted names, a domain ending in letters. Labels need at most 63 characters
 besides, which a whole of at most 64 grants."""
 EMAIL_LENGTH: Final = 64
-UUID: Final = "^[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}$"
-INTEGER: Final = "^-?[0-9]+$"
 
 _MOST_REPEATS: Final = 255
 _LAST_ASCII: Final = 127
