@@ -125,6 +125,14 @@ class RowService:
             skips.put(connection, target_id=target_id, plan=plan, table=table, key=key, reason=reason, by=actor.name)
             self._write(connection, actor, "row.skip", table, key, reason=reason)
 
+    def skipped(self, actor: Actor, table: str, key: Sequence[str]) -> str:
+        """The reason for which the row is left alone; '' where it is not. `key` as ShownRow has it. Raises NotAllowed."""
+        require(actor, Permission.READ)
+        target_id = identify(self._servers.target)
+        with self._servers.database.begin() as connection:
+            found = skips.all_of(connection, target_id=target_id, plan=self._servers.plan.name, table=table)
+        return next((str(row.reason) for row in found if json.loads(row.key) == list(key)), "")
+
     def unskip(self, actor: Actor, table: str, key: Sequence[str]) -> None:
         """Treat the row as others again; it need not be there any more. Raises NotAllowed, NotFound, InvalidRequest,
         Refused, Unavailable.
