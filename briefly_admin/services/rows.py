@@ -126,7 +126,7 @@ class RowService:
             self._write(connection, actor, "row.skip", table, key, reason=reason)
 
     def skipped(self, actor: Actor, table: str, key: Sequence[str]) -> str:
-        """The reason for which the row is left alone; '' where it is not. `key` as ShownRow has it. Raises NotAllowed."""
+        """Why the row is left alone; '' where it is not. `key` is as ShownRow has it. Raises NotAllowed."""
         require(actor, Permission.READ)
         target_id = identify(self._servers.target)
         with self._servers.database.begin() as connection:
