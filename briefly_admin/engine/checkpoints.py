@@ -1,7 +1,7 @@
 """Claims of partitions and the quarantine, in the target's schema briefly_migration."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from briefly_admin.domain.errors import RunFailed, Unavailable
+from briefly_admin.domain.errors import Fenced, RunFailed, Unavailable
 from briefly_admin.domain.partitions import Count
 from briefly_admin.engine.batching import Claim
 from briefly_admin.engine.context import QuarantinedRow
@@ -30,6 +30,10 @@ _CLAIM: Final = f"""
 UPDATE briefly_migration.checkpoint SET claim = claim + 1, backend_pid = pg_backend_pid(),
   backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
 WHERE {_PLACE} RETURNING claim, last_key, counters, done
+"""
+_ADVANCE: Final = f"""
+UPDATE briefly_migration.checkpoint SET last_key = %(last)s, counters = %(counters)s, done = %(done)s
+WHERE {_PLACE} AND claim = %(claim)s
 """
 _SAVE_QUARANTINE: Final = """
 INSERT INTO briefly_migration.quarantine (run_id, "table", key, cause, sqlstate, "constraint", message, field)
@@ -156,3 +160,16 @@ def quarantined_rows(connection: Connection, run_id: UUID) -> Iterator[Quarantin
     with connection.transaction(), server_cursor(connection, "quarantine", chunk=2000) as cursor:
         for table, key, cause, message, sqlstate, constraint, field in cursor.execute(_QUARANTINE, (run_id,)):
             yield QuarantinedRow(table, tuple(key), cause, message, sqlstate, constraint, field)
+
+
+def advance(
+    connection: Connection, claim: Claim, count: Count, *, last_key: Sequence[str] | None, done: bool = False
+) -> Checkpoint:
+    """Inside a fenced transaction: the partition has come this far. Raises Fenced where another claim owns it."""
+    counters = {"looked": count.done, "changed": count.changed, "skipped": count.skipped}
+    place = {"run": claim.run_id, "table": claim.table, "partition": claim.partition, "claim": claim.claim}
+    last = list(last_key) if last_key else None
+    written = connection.execute(_ADVANCE, place | {"last": last, "counters": Jsonb(counters), "done": done})
+    if written.rowcount != 1:
+        raise Fenced(f"Another worker has claimed {claim.table}: this one writes nothing more.")
+    return Checkpoint(claim, tuple(last) if last else None, counters, done, durable=True)

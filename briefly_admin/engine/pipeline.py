@@ -17,6 +17,7 @@ from briefly_admin.engine import (
     migrate,
     preflight,
     rehearse,
+    replay,
     verification,
     verify,
 )
@@ -92,6 +93,8 @@ def _function(context: RunContext, phase: Phase) -> PhaseFunction:
         return _OF_A_BACKUP[context.kind][phase]
     if phase is Phase.MIGRATE and _rehearsed(context):
         return rehearse.run
+    if phase is Phase.MIGRATE and context.kind is RunKind.REPLAY:
+        return replay.run
     if context.kind in _BY_ROLLBACK and phase not in {Phase.PREFLIGHT, Phase.BACKUP}:
         return lambda context: run_phase(context, phase)
     return _PHASES[phase]
