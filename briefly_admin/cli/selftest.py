@@ -1,6 +1,7 @@
 """`selftest`: sample data, validation, migration and rollback, cleanup: the whole way, on a test database."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import click
@@ -33,44 +34,43 @@ def _print_counts(counts: Mapping[str, int], verb: str) -> None:
     print_table(("table", f">rows {verb}"), ((name, f"{rows:,}") for name, rows in counts.items()), empty="")
 
 
-def _create(
-    active: Session,
-    *,
-    scale: int = 1,
-    dirty: int = 0,
-    seed: int = 0,
-    embeddings: int | None = None,
-    as_json: bool = False,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Rows by table, the planted faults, and the names of those that a column's type rules out."""
+
+    rows: Mapping[str, int]
+    planted: Sequence[PlantedFault]
+    left_out: Sequence[str]
+
+
+def _create(active: Session, *, scale: int = 1, dirty: int = 0, seed: int = 0, embeddings: int | None = None) -> _Made:
     left_out: list[str] = []
 
     def report(table: str, _: int) -> None:
         if table.startswith(_NOT_PLANTED):
             left_out.append(table.removeprefix(_NOT_PLANTED))
 
-    made = active.services.sampledata.create(
+    rows = active.services.sampledata.create(
         active.actor, scale=scale, dirty=dirty, seed=seed, embeddings=embeddings, report=report
     )
-    planted = planted_faults(seed, without=left_out) if dirty else ()
-    if as_json:
-        shown = {"made": made, "planted": [fault.to_json() for fault in planted], "not_planted": left_out}
-        print_json(shown)
-        return
-    _print_counts(made, "made")
-    for name in left_out:
+    return _Made(rows, planted_faults(seed, without=left_out) if dirty else (), left_out)
+
+
+def _print_made(made: _Made, *, listed: bool) -> None:
+    _print_counts(made.rows, "made")
+    for name in made.left_out:
         click.echo(f"{_NOT_PLANTED}{name}")
-    if planted:
-        _print_planted(planted)
-
-
-def _print_planted(planted: Sequence[PlantedFault]) -> None:
-    click.echo(f"\n{len(planted)} rows have a fault on purpose, one each:")
-    lines = (
-        (fault.name, fault.finding_class, ", ".join(f"{fault.table}.{field} {rule}" for field, rule in fault.findings))
-        for fault in planted
-    )
-    print_table(("fault", "class", "found as"), lines, empty="")
+    if not made.planted:
+        return
+    click.echo(f"\n{len(made.planted)} rows have a fault on purpose, one each{':' if listed else '.'}")
+    if listed:
+        lines = ((fault.name, fault.finding_class, _found_as(fault)) for fault in made.planted)
+        print_table(("fault", "class", "found as"), lines, empty="")
     click.echo("To see them: briefly-admin validate. docs/guide.md has the cure of each.")
+
+
+def _found_as(fault: PlantedFault) -> str:
+    return ", ".join(f"{fault.table}.{field} {rule}" for field, rule in fault.findings)
 
 
 def _test_validation(active: Session) -> None:
@@ -124,7 +124,7 @@ def selftest(context: click.Context) -> None:
     """Try everything on a test database; without a sub-command all four in order."""
     if context.invoked_subcommand is None:
         with session() as active:
-            _create(active)
+            _print_made(_create(active), listed=False)
             _test_validation(active)
             _test_migration(active)
             _cleanup(active)
@@ -136,12 +136,17 @@ def selftest(context: click.Context) -> None:
 @click.option("--dirty", default=0, show_default=True, metavar="PERCENT", help="Rows with a repairable fault.")
 @click.option("--seed", default=0, show_default=True, help="Another seed gives other rows.")
 @click.option("--embeddings", metavar="none|N", help="How many chunks get an embedding.")
+@click.option("--list/--no-list", "listed", default=True, help="Name the planted faults.")
 @as_json
-def create_data(scale: int, dirty: int, seed: int, embeddings: str | None, *, as_json: bool) -> None:
+def create_data(scale: int, dirty: int, seed: int, embeddings: str | None, *, listed: bool, as_json: bool) -> None:
     """Make sample data; older sample data goes first. With --dirty every fault is planted once, by name."""
     with session() as active:
-        given = _embeddings(embeddings)
-        _create(active, scale=scale, dirty=dirty, seed=seed, embeddings=given, as_json=as_json)
+        made = _create(active, scale=scale, dirty=dirty, seed=seed, embeddings=_embeddings(embeddings))
+    if as_json:
+        planted = [fault.to_json() for fault in made.planted]
+        print_json({"made": made.rows, "planted": planted, "not_planted": made.left_out})
+    else:
+        _print_made(made, listed=listed)
 
 
 @selftest.command(name="test-validation")
