@@ -121,6 +121,12 @@ class Relation:
     query: str
     needs: Sequence[tuple[str, Sequence[str]]] = ()
     """(column of the relation's table, pg_type.typnames or none for any): not asked where one is missing or other."""
+    test: str = ""
+    """The same said of one row, where that can be: SQL over its `{column}` and, of the row that its foreign key on
+    `through` names, `{parent.column}`; TRUE where it is broken. One scan then answers it with the record rules."""
+    through: str = ""
+    settled: Sequence[tuple[str, int]] = ()
+    """(column, type modifier): no row can break it where a column's type has that modifier."""
 
 
 @dataclass(frozen=True, slots=True)

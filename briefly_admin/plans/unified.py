@@ -150,6 +150,8 @@ FILES: Final = Table(
     foreign_keys=(ForeignKey("user_id", "users"),),
 )
 
+_BITS: Final = "bit_or(CASE WHEN b.chunk_index < 62 THEN 1::bigint << b.chunk_index::integer END)"
+
 CHUNKS: Final = Table(
     name="document_chunks",
     record=records.ChunkRecord,
@@ -184,6 +186,8 @@ CHUNKS: Final = Table(
                 "WHERE c.user_id <> f.user_id"
             ),
             needs=(("file_id", ()), ("user_id", ())),
+            test="{user_id} <> {parent.user_id}",
+            through="file_id",
         ),
         Relation(
             name="hole",
@@ -191,10 +195,13 @@ CHUNKS: Final = Table(
             finding_class="notice",
             words="chunks before which the file's chunk indexes have a hole",
             tables={"chunks": "document_chunks"},
+            # A file of few chunks has no hole where the bits of its indexes are 1, 11, 111 …; the others are sorted.
             query=(
                 "SELECT s.id AS key FROM (SELECT c.id, c.chunk_index::numeric - coalesce(lag(c.chunk_index) "
                 "OVER (PARTITION BY c.file_id ORDER BY c.chunk_index), -1) AS step "
-                "FROM {chunks} AS c WHERE c.chunk_index >= 0) AS s WHERE s.step > 1"
+                "FROM {chunks} AS c WHERE c.chunk_index >= 0 AND c.file_id IN (SELECT b.file_id FROM {chunks} AS b "
+                "WHERE b.chunk_index >= 0 GROUP BY b.file_id "
+                f"HAVING max(b.chunk_index) >= 62 OR {_BITS} & ({_BITS} + 1) <> 0)) AS s WHERE s.step > 1"
             ),
             needs=(("chunk_index", ("int2", "int4", "int8")), ("file_id", ())),
         ),
@@ -204,14 +211,14 @@ CHUNKS: Final = Table(
             finding_class="notice",
             words=f"embeddings that have not {EMBEDDING_DIMENSION} dimensions",
             tables={"chunks": "document_chunks"},
-            # A column of the right dimension by its type needs no look at its values; the cast needs no search path.
+            # The cast needs no search path.
             query=(
-                "SELECT c.id AS key FROM {chunks} AS c WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a "
-                "WHERE a.attrelid = (SELECT o.tableoid FROM {chunks} AS o LIMIT 1) AND a.attname = 'embedding' "
-                f"AND a.atttypmod = {EMBEDDING_DIMENSION}) "
-                f"AND cardinality(c.embedding::real[]) <> {EMBEDDING_DIMENSION}"
+                "SELECT c.id AS key FROM {chunks} AS c "
+                f"WHERE cardinality(c.embedding::real[]) <> {EMBEDDING_DIMENSION}"
             ),
             needs=(("embedding", ("vector", "_float4")),),
+            test=f"cardinality({{embedding}}::real[]) <> {EMBEDDING_DIMENSION}",
+            settled=(("embedding", EMBEDDING_DIMENSION),),
         ),
     ),
 )

@@ -194,13 +194,15 @@ def test_quarantined_rows_are_left_aside_by_helpers_too(
 def test_what_is_cut(context: RunContext, connection: Session) -> None:
     catalog = read_catalog(connection, PLAN)
     alone = partitions(PLAN, catalog, 1, large=1)
-    whole = {"part": "records", "ctid_from": "", "ctid_to": ""}
+    whole = {"part": "records", "ctid_from": "", "ctid_to": "", "rules": []}
+    keyed = whole | {"rules": [0]}  # one parent a row
     assert alone == [
-        Partition("owners", 0, whole), Partition(PARTS.name, 0, whole), Partition(PARTS.name, 1, {"part": "across"}),
+        Partition("owners", 0, whole), Partition(PARTS.name, 0, keyed),
+        Partition(PARTS.name, 1, {"part": "across", "rules": [1, 2]}),
     ]  # fmt: skip
     small = partitions(PLAN, catalog, 3)
     assert [part.range for part in small] == [
-        whole, whole, *({"part": "across", "rule": number} for number in range(3))
+        whole, keyed, {"part": "across", "rules": [1]}, {"part": "across", "rules": [2]},
     ]  # fmt: skip
     cut = partitions(PLAN, catalog, 3, large=1)
     assert [part.range for part in cut if part.table == "owners"] == [whole]  # its aggregate reads all of the child
@@ -350,7 +352,7 @@ def test_a_worker_that_lost_its_part_stops_its_statement(
 
 
 def _states_of_slow(record: RunRecord) -> set[PartitionState]:
-    return {v.state for v in _views(record) if v.partition.range == {"part": "across", "rule": 2}}
+    return {v.state for v in _views(record) if v.partition.range == {"part": "across", "rules": [2]}}
 
 
 def _sleeping(connection: Session) -> int:

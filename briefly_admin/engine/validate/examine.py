@@ -8,11 +8,11 @@ from briefly_admin.domain.findings import Finding
 from briefly_admin.domain.ports import StopSignal
 from briefly_admin.engine.catalog import CatalogTable, read_table
 from briefly_admin.engine.target import Connection
-from briefly_admin.engine.validate.across import declared_rules, set_parts
+from briefly_admin.engine.validate.across import declared_rules, in_one_scan, row_rules, set_parts
 from briefly_admin.engine.validate.parts import merged
 from briefly_admin.engine.validate.reading import reading
 from briefly_admin.engine.validate.record import compile_table
-from briefly_admin.engine.validate.scan import count_rows, record_parts
+from briefly_admin.engine.validate.scan import count_rows, scan_parts
 from briefly_admin.plans.base import Plan
 
 TableReport = Callable[[str, int, int], None]
@@ -54,9 +54,11 @@ def examine_tables(
                 report(table.name, 0, catalog[table.name].estimated_rows)
             compiled = compile_table(connection, plan, table, catalog, (exclude or {}).get(table.name, ()))
             rows[table.name] = count_rows(session, compiled)
-            findings.extend(merged(record_parts(session, compiled)))
-            rules = range(len(declared_rules(table)))
-            findings.extend(merged(set_parts(session, plan, compiled, catalog, rules)))
+            scanned = in_one_scan(table, catalog)
+            records, across = scan_parts(session, compiled, row_rules(compiled, catalog, scanned))
+            findings.extend(merged(records))
+            others = [number for number in range(len(declared_rules(table))) if number not in scanned]
+            findings.extend(merged([*across, *set_parts(session, plan, compiled, catalog, others)]))
             if report:
                 report(table.name, rows[table.name], rows[table.name])
     return Examination(findings, rows)

@@ -33,6 +33,24 @@ _Key = tuple[str, str, FindingClass]
 """Field, rule, class."""
 
 
+@dataclass(frozen=True, slots=True)
+class RowRule:
+    """A rule across rows that one row can answer, given what it is joined to; `place` is its number.
+
+    `join` is what stands after the table's source, for at most one row each; `broken` is never NULL.
+    """
+
+    place: int
+    field: str
+    name: str
+    words: str
+    finding_class: FindingClass
+    secret: bool
+    value: sql.Composable
+    broken: sql.Composable
+    join: sql.Composable | None = None
+
+
 @dataclass(slots=True)
 class _Found:
     count: int = 0
@@ -55,20 +73,53 @@ def count_rows(reading: Reading, compiled: CompiledTable) -> int:
     return int(count)
 
 
-def record_parts(reading: Reading, compiled: CompiledTable) -> list[Part]:
-    """What the record schema and the repairs say of the rows at hand; counts are exact."""
+def scan_parts(
+    reading: Reading, compiled: CompiledTable, rules: Sequence[RowRule] = ()
+) -> tuple[list[Part], list[Part]]:  # fmt: skip
+    """What the record schema and the repairs say of the rows at hand, and what `rules` say; counts are exact."""
     tallies = [tally for check in compiled.fields for tally in _tallies(check)]
     disputes = [check for check in compiled.fields if check.is_unsure]
-    flags = [tally.where for tally in tallies] + [_disputed(check) for check in disputes]
-    if not flags:
-        return []
-    counts, places = _count(reading, compiled, flags)
-    found = {_key(tally): _Found(count) for tally, count in zip(tallies, counts, strict=False) if count}
-    _fetch_samples(reading, compiled, dict(zip(map(_key, tallies), places, strict=False)), tallies, found)
-    for check, count, where in zip(disputes, counts[len(tallies) :], places[len(tallies) :], strict=True):
-        if count:
-            _judge(reading, compiled, check, found, None if count > SAMPLES else where)
-    return _as_parts(compiled, tallies, found)
+    tests = [tally.where for tally in tallies] + [_disputed(check) for check in disputes]
+    if not tests and not rules:
+        return [], []
+    flagged = _count(reading, compiled, [*tests, *(rule.broken for rule in rules)], rules)
+    of_tallies, rest = flagged[: len(tallies)], flagged[len(tallies) :]
+    found = {_key(tally): _Found(one.count) for tally, one in zip(tallies, of_tallies, strict=True) if one.count}
+    samples = _Samples(reading, compiled)
+    for tally, one in zip(tallies, of_tallies, strict=True):
+        samples.want(one, tally.check.raw, secret=tally.check.secret)
+    of_rules = rest[len(disputes) :]
+    for rule, one in zip(rules, of_rules, strict=True):
+        samples.want(one, rule.value, secret=rule.secret)
+    taken = samples.fetch()
+    for tally, one in zip(tallies, of_tallies, strict=True):
+        if one.count:
+            found[_key(tally)].samples += taken[one.number]
+    for check, one in zip(disputes, rest, strict=False):
+        if one.count:
+            _judge(reading, compiled, check, found, None if one.count > SAMPLES else one.places)
+    across = [
+        _rule_part(compiled, rule, one.count, taken[one.number])
+        for rule, one in zip(rules, of_rules, strict=True) if one.count
+    ]  # fmt: skip
+    return _as_parts(compiled, tallies, found), across
+
+
+def _rule_part(compiled: CompiledTable, rule: RowRule, count: int, samples: Sequence[Mapping[str, Any]]) -> Part:
+    table = compiled.table.name
+    return Part(rule.place, Finding(
+        table=table, field=rule.field, rule=rule.name, finding_class=rule.finding_class, count=count,
+        message=f"{table}.{rule.field}: {rule.words}", samples=samples,
+    ))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Flagged:
+    """How many rows have the flag of that number, and the places of the first 100 in the table's own order."""
+
+    number: int
+    count: int
+    places: Sequence[str]
 
 
 _COUNT: Final = sql.SQL(
@@ -83,21 +134,22 @@ _PLACES: Final = sql.SQL(
 
 
 def _count(
-    reading: Reading, compiled: CompiledTable, flags: Sequence[sql.Composable]
-) -> tuple[list[int], list[list[str]]]:
-    """Of each flag how many rows have it, and the places of the first 100 in the table's own order: one scan.
+    reading: Reading, compiled: CompiledTable, flags: Sequence[sql.Composable], rules: Sequence[RowRule]
+) -> list[_Flagged]:  # fmt: skip
+    """Every flag's rows, in one scan.
 
     A glance at each row (`suspects`) tells those apart that every rule takes; what the flags cost, others alone pay.
     """
     names = [sql.Identifier(f"f{number}") for number in range(len(flags))]
-    suspects = any_of([test for check in compiled.fields for test in check.suspects])
+    suspects = [test for check in compiled.fields for test in check.suspects] + [rule.broken for rule in rules]
     (row,) = reading.rows(_COUNT.format(
-        flags=_listed("{} AS {}", flags, names), source=compiled.source, within=compiled.within, rows=compiled.rows,
-        suspects=suspects, counts=_listed("count(*) FILTER (WHERE {}) AS {}", names, names),
-        names=_listed("n.{}", names),
+        flags=_listed("{} AS {}", flags, names), within=compiled.within, rows=compiled.rows, suspects=any_of(suspects),
+        source=sql.SQL(" ").join([compiled.source, *(rule.join for rule in rules if rule.join is not None)]),
+        counts=_listed("count(*) FILTER (WHERE {}) AS {}", names, names), names=_listed("n.{}", names),
         places=sql.SQL(", ").join(_PLACES.format(flag=name, samples=sql.Literal(SAMPLES)) for name in names),
     ))  # fmt: skip
-    return [int(count) for count in row[: len(flags)]], [places or [] for places in row[len(flags) :]]
+    size = len(flags)
+    return [_Flagged(number, int(row[number]), row[size + number] or []) for number in range(size)]
 
 
 def _listed(text: LiteralString, *parts: Sequence[sql.Composable]) -> sql.Composable:
@@ -152,31 +204,37 @@ def sample(key: Sequence[str], value: str | None, *, secret: bool) -> dict[str, 
     return text | {"value": "NULL" if value is None else value}
 
 
-def _fetch_samples(
-    reading: Reading, compiled: CompiledTable, places: Mapping[_Key, Sequence[str]], tallies: Sequence[Tally],
-    found: Mapping[_Key, _Found],
-) -> None:  # fmt: skip
-    """The rows of all tallies' samples at once, by their places."""
-    tallies = [tally for tally in tallies if _key(tally) in found]
-    wanted = sorted({place for tally in tallies for place in places[_key(tally)]})
-    if not wanted:
-        return
-    reading.check_stop()
-    checks = {tally.check.name: number for number, tally in enumerate(tallies)}
-    query = sql.SQL("SELECT t.tableoid::text || t.ctid::text, {}, ARRAY[{}]::text[] FROM {} WHERE {}")
-    rows = reading.rows(query.format(
-        compiled.key_array, sql.SQL(", ").join(_shown_of(tallies[number]) for number in checks.values()),
-        compiled.plain, _at(wanted),
-    ))  # fmt: skip
-    there = {place: (key, dict(zip(checks, values, strict=True))) for place, key, values in rows}
-    for tally in tallies:
-        for place in places[_key(tally)]:
-            key, values = there[place]
-            found[_key(tally)].samples.append(sample(key, values[tally.check.name], secret=tally.check.secret))
+class _Samples:
+    """The rows of all findings' samples, fetched at once by their places."""
 
+    def __init__(self, reading: Reading, compiled: CompiledTable) -> None:
+        self._reading = reading
+        self._compiled = compiled
+        self._wanted: list[tuple[_Flagged, sql.Composable, bool]] = []
 
-def _shown_of(tally: Tally) -> sql.Composable:
-    return sql.SQL("NULL") if tally.check.secret else shown(tally.check.raw)
+    def want(self, flagged: _Flagged, value: sql.Composable, *, secret: bool) -> None:
+        """Samples of that flag's rows, with that value over `t`."""
+        if flagged.count:
+            self._wanted.append((flagged, sql.SQL("NULL") if secret else shown(value), secret))
+
+    def fetch(self) -> dict[int, list[dict[str, Any]]]:
+        """Flag's number → its samples, in the table's own order."""
+        places = sorted({place for flagged, _, _ in self._wanted for place in flagged.places})
+        if not places:
+            return {}
+        self._reading.check_stop()
+        query = sql.SQL("SELECT t.tableoid::text || t.ctid::text, {}, ARRAY[{}]::text[] FROM {} WHERE {}")
+        rows = self._reading.rows(query.format(
+            self._compiled.key_array, sql.SQL(", ").join(value for _, value, _ in self._wanted),
+            self._compiled.plain, _at(places),
+        ))  # fmt: skip
+        there = {place: (key, values) for place, key, values in rows}
+        return {
+            flagged.number: [
+                sample(there[place][0], there[place][1][column], secret=secret) for place in flagged.places
+            ]
+            for column, (flagged, _, secret) in enumerate(self._wanted)
+        }
 
 
 def disputed_columns(check: FieldCheck) -> sql.Composable:

@@ -17,18 +17,19 @@ from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.sharing import Note, PartitionWorker, Show, Step, share
 from briefly_admin.engine.snapshot import page_ranges
 from briefly_admin.engine.target import Connection
-from briefly_admin.engine.validate.across import declared_rules, set_parts
+from briefly_admin.engine.validate.across import declared_rules, in_one_scan, row_rules, set_parts
 from briefly_admin.engine.validate.examine import Examination, read_catalog
 from briefly_admin.engine.validate.parts import Part, merged
 from briefly_admin.engine.validate.reading import Reading, exported, reading
 from briefly_admin.engine.validate.record import CompiledTable, compile_table
-from briefly_admin.engine.validate.scan import count_rows, record_parts
+from briefly_admin.engine.validate.scan import count_rows, scan_parts
 from briefly_admin.engine.validate.showing import shower
 from briefly_admin.plans.base import Plan, Repair, Table
 
 LARGE: Final = 64 << 20
 """Bytes of a table, indexes and all, from which on several workers share its rows."""
 _RANGES_A_WORKER: Final = 3
+_PARTS: Final = ("records", "across")
 _NOTE_EVERY: Final = 0.5
 _CANCEL_EVERY: Final = 0.5
 
@@ -61,21 +62,22 @@ def examine_shared(
 
 
 def partitions(plan: Plan, catalog: Mapping[str, CatalogTable], workers: int, *, large: int = LARGE) -> list[Partition]:
-    """Each table's rows (`{"part": "records", "ctid_from", "ctid_to"}`), then its rules across rows.
+    """Each table's rows (`{"part": "records", "ctid_from", "ctid_to", "rules"}`), then its other rules across rows.
 
-    One worker gets each table whole. For several, large tables are cut, and each rule across rows is a partition
-    (`{"part": "across", "rule": number}`, without `rule` all of them).
+    `rules`: numbers of the rules that are answered there. One worker gets each table whole, and its other rules as one
+    more partition (`{"part": "across", "rules"}`). For several, large tables are cut, and each rule is one.
     """
     found: list[Partition] = []
     for table in plan.tables:
+        bounds = _ranges(table, catalog[table.name], workers, large)
+        scanned = in_one_scan(table, catalog, joined=len(bounds) == 1)  # each range would read the parents again
         ranges = [
-            {"part": "records", "ctid_from": low, "ctid_to": high}
-            for low, high in _ranges(table, catalog[table.name], workers, large)
-        ]
-        rules = range(len(declared_rules(table)))
-        across: list[dict[str, Any]] = [{"part": "across", "rule": number} for number in rules]
+            {"part": "records", "ctid_from": low, "ctid_to": high, "rules": scanned} for low, high in bounds
+        ]  # fmt: skip
+        others = [number for number in range(len(declared_rules(table))) if number not in scanned]
+        across: list[dict[str, Any]] = [{"part": "across", "rules": [number]} for number in others]
         if workers == 1 and across:
-            across = [{"part": "across"}]
+            across = [{"part": "across", "rules": others}]
         found += [Partition(table.name, number, what) for number, what in enumerate([*ranges, *across])]
     return found
 
@@ -104,7 +106,7 @@ class _Examiner:
         self._compiled: dict[str, CompiledTable] = {}
 
     def work(self, claimed: Claimed, note: Note) -> tuple[Count, Mapping[str, Any]]:
-        """`{"rows": rows looked at, "parts": […]}`. Raises Stopped, Refused, Unavailable, RunFailed."""
+        """`{"rows": looked at, "records": […], "across": […]}`. Raises Stopped, Refused, Unavailable, RunFailed."""
         try:
             table = self._of(claimed.partition.table)
             # A statement may take longer than a lease: another thread waits for the server, this one says it lives.
@@ -114,10 +116,12 @@ class _Examiner:
                     note(Count())
             finally:
                 self._end(future)
-            rows, parts = future.result()
+            rows, found = future.result()
         except psycopg.Error as error:
             raise self._session.told(error) from None
-        return Count(done=rows), {"rows": rows, "parts": [part.to_json() for part in parts]}
+        return Count(done=rows), {"rows": rows} | {
+            what: [part.to_json() for part in parts] for what, parts in zip(_PARTS, found, strict=True)
+        }  # fmt: skip
 
     def _of(self, name: str) -> CompiledTable:
         if name not in self._compiled:
@@ -126,14 +130,16 @@ class _Examiner:
             self._compiled[name] = compile_table(connection, plan, plan.table(name), self._catalog, excluded)
         return self._compiled[name]
 
-    def _examine(self, table: CompiledTable, what: Mapping[str, Any]) -> tuple[int, list[Part]]:
+    def _examine(
+        self, table: CompiledTable, what: Mapping[str, Any]
+    ) -> tuple[int, tuple[list[Part], list[Part]]]:  # fmt: skip
         self._session.check_stop()
+        numbers = [int(number) for number in what["rules"]]
         if what["part"] == "across":
-            every = range(len(declared_rules(table.table)))
-            numbers = [int(what["rule"])] if "rule" in what else every
-            return 0, list(set_parts(self._session, self._context.plan, table, self._catalog, numbers))
+            return 0, ([], list(set_parts(self._session, self._context.plan, table, self._catalog, numbers)))
         part = _within(table, what["ctid_from"], what["ctid_to"])
-        return count_rows(self._session, part), record_parts(self._session, part)
+        rows = count_rows(self._session, part)
+        return rows, scan_parts(self._session, part, row_rules(part, self._catalog, numbers))
 
     def _end(self, future: "Future[Any]") -> None:
         """The connection is free again: what still runs there is cancelled."""
@@ -198,9 +204,10 @@ def _gathered(plan: Plan, views: Sequence[PartitionView]) -> Examination:
     rows: dict[str, int] = {}
     parts: dict[tuple[str, str], list[Part]] = {}
     for view in views:
-        table, what = view.partition.table, view.partition.range["part"]
+        table = view.partition.table
         rows[table] = rows.get(table, 0) + int(view.result["rows"])
-        found = parts.setdefault((table, what), [])
-        found += [Part.from_json(table, part) for part in view.result["parts"]]
-    ordered = [parts.get((table.name, what), []) for table in plan.tables for what in ("records", "across")]
+        for what in _PARTS:
+            found = parts.setdefault((table, what), [])
+            found += [Part.from_json(table, part) for part in view.result[what]]
+    ordered = [parts.get((table.name, what), []) for table in plan.tables for what in _PARTS]
     return Examination([finding for found in ordered for finding in merged(found)], rows)
