@@ -1,7 +1,7 @@
 """A small plan with every kind of rule, dirty rows for it, its migration and replays of that: for tests of replays."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -75,9 +75,6 @@ CHANGES = (
     SchemaChange("check", NOTES.name, ("body",), "body_short", "length({body}) <= 5"),
 )
 PLAN = Plan("shelved", "Shelved", "Three tables.", (SHELVES, BOOKS, NOTES), CHANGES)
-BAD = {"1", "2", "3", "4", "5", "6", "7"}
-"""The books that block: no shelf, tier, pages twice, code of another, relation, and one that has two faults."""
-
 _FILL = (
     "CREATE TABLE shelves (id int PRIMARY KEY, name text, books int)",
     "INSERT INTO shelves SELECT i, ' s' || i, 0 FROM generate_series(1, 5) i",
@@ -87,7 +84,7 @@ _FILL = (
     'UPDATE "boo""ks %" SET shelf_id = 99 WHERE id = 1',
     'UPDATE "boo""ks %" SET tier = \'gold\' WHERE id = 2',
     'UPDATE "boo""ks %" SET pages = -1 WHERE id IN (3, 4)',
-    'UPDATE "boo""ks %" SET code = \'c60\', pages = 5 WHERE id = 5',
+    'UPDATE "boo""ks %" SET code = \'c60\' WHERE id IN (5, 60)',
     'UPDATE "boo""ks %" SET pages = 13 WHERE id = 6',
     'UPDATE "boo""ks %" SET pages = 14 WHERE id = 13',
     'UPDATE "boo""ks %" SET pages = -2, shelf_id = 98 WHERE id = 7',
@@ -166,7 +163,8 @@ class Shelved:
             lead.release()
 
     def context(self, bench: Bench, options: Mapping[str, Any], **extra: Any) -> RunContext:
-        context = bench.context(options={"of": str(self.record.run_id), **options}, **extra)
+        report = extra.pop("report", bench.progress.append)
+        context = replace(bench.context(options={"of": str(self.record.run_id), **options}, **extra), report=report)
         context.journal.others[self.record.run_id] = self.record  # type: ignore[attr-defined]
         return context
 
