@@ -136,7 +136,7 @@ def _apply(connection: Connection, work: _Fix, rows: int, more: int) -> Fixed:
             raise
         words = reason(error)
         return Fixed(rows, 0, {words or told(error).message.rstrip("."): rows}, more=more)
-    refused = _undone(connection, work) | _faulty(connection, work)
+    refused = _faulty(connection, work) | _undone(connection, work)
     counts = Counter(refused.values())
     if not refused and count != rows:
         counts["the database did not take the change: a trigger or a rule keeps the row as it is"] = rows - count
