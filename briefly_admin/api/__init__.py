@@ -6,7 +6,7 @@ from flask import Flask
 from flask_smorest import Api
 
 from briefly_admin import __version__
-from briefly_admin.api import backups, documentation, findings, limits, migration, rows, v1
+from briefly_admin.api import backups, documentation, findings, fixes, limits, migration, rows, v1
 from briefly_admin.api.errors import answer_error
 from briefly_admin.api.schemas import Failure
 
@@ -38,7 +38,7 @@ def install(app: Flask, *, redis_url: str) -> None:
         "security": [{"bearer": []}],
     }
     smorest = _Api(app, spec_kwargs=options)
-    found = (findings.findings, findings.quarantine, rows.blueprint)
+    found = (findings.findings, findings.quarantine, rows.blueprint, fixes.blueprint)
     for blueprint in (migration.blueprint, v1.runs, *found, backups.blueprint):
         smorest.register_blueprint(blueprint)
     app.register_blueprint(documentation.blueprint)

@@ -144,7 +144,7 @@ ROW: Final = _answer(
                 "faults": [_ONE_OF], "repaired": None,
             }
         ],
-        "faults": [], "blocks": True,
+        "faults": [], "blocks": True, "recorded": True, "skipped": None,
     }
 )  # fmt: skip
 """An answer of `GET /api/v1/rows/users`, cut to one column."""
@@ -166,7 +166,8 @@ FIX: Final = FIX_PREVIEW | {"run": "43", "expected": 61}
 FIXED: Final = _answer(
     {
         "rows": 61, "cured": 61, "refused": {},
-        "samples": [{"key": [_USER], "changes": {_TIER: {"before": "gold", "after": "free"}}}], "more": 0,
+        "samples": [{"key": [_USER], "changes": {_TIER: {"before": "gold", "after": "free"}}}],
+        "more": 0, "recorded": True,
     }
 )  # fmt: skip
 """What both of them answer."""

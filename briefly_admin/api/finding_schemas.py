@@ -13,7 +13,6 @@ LONGEST_NAME: Final = 200
 LONGEST_RULE: Final = 64
 MOST_COLUMNS: Final = 1600
 """PostgreSQL's own limit of a table."""
-_MOST_STREAMED: Final = 100_000_000
 _ONE_OF: Final = "Must be one of: {choices}."
 _PHASES: Final = ("validate", "verify")
 
@@ -67,8 +66,12 @@ class RowsOfFindingQuery(Request):
         load_default="ndjson", validate=validate.OneOf(tuple(FORMS), error=_ONE_OF),
         metadata={"description": "ndjson, the default, or csv."},
     )  # fmt: skip
+    in_class = fields.Enum(
+        FindingClass, by_value=True, data_key="class", load_default=None, allow_none=False,
+        metadata={"description": "Only of this class; of all by default."},
+    )  # fmt: skip
     limit = fields.Integer(
-        load_default=_MOST_STREAMED, validate=validate.Range(1, _MOST_STREAMED),
+        load_default=None, allow_none=False, validate=validate.Range(min=1),
         metadata={"description": "At most so many rows; all by default."},
     )  # fmt: skip
 

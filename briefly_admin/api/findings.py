@@ -14,12 +14,15 @@ from briefly_admin.api.finding_schemas import (
     FindingsQuery,
     QuarantineListAnswer,
     QuarantineQuery,
+    RowsOfFindingQuery,
 )
 from briefly_admin.api.requests import Blueprint, services
 from briefly_admin.api.schemas import Failure
+from briefly_admin.domain.corrections import Cause
+from briefly_admin.domain.findings import FindingClass
 from briefly_admin.domain.permissions import Permission
 from briefly_admin.services.access import requires
-from briefly_admin.services.exporting import cause_json, finding_json, quarantined_json
+from briefly_admin.services.exporting import FORMS, cause_json, finding_json, quarantined_json, rows_in
 
 findings: Final = Blueprint("findings-v1", __name__, url_prefix="/api/v1/runs", description="What validation found.")
 quarantine: Final = Blueprint(
@@ -42,6 +45,27 @@ def list_findings(query: Mapping[str, Any], run_id: str) -> Response:
         "count": len(found), "trend": {"run": trend.number, "gone": [f.to_json() for f in trend.gone]},
     }  # fmt: skip
     return success(data)
+
+
+@findings.route("/<run_id>/findings/rows", methods=["GET"])
+@requires(Permission.READ)
+@findings.arguments(RowsOfFindingQuery, location="query", unknown=None)
+@findings.response(200, description="A line a row, as long as there are any: key and value.")
+@findings.alt_response(404, schema=Failure, description="There is no such run, table or rule.")
+@findings.alt_response(503, schema=Failure, description="The target does not answer.")
+def list_rows(query: Mapping[str, Any], run_id: str) -> Response:
+    """Every row that has the finding now, streamed as NDJSON (`{"key": […], "value": …}`) or CSV.
+
+    Values of secret fields are null. Where the target fails on the way, the transfer breaks off: ask again.
+    """
+    run = services().runs.get(g.actor, run_id)
+    cause = Cause(query["table"], query["field"], query["rule"])
+    classes = [query["in_class"]] if query["in_class"] else list(FindingClass)
+    rows = services().rows.causes_rows(g.actor, cause, limit=query["limit"], classes=classes)
+    name = f"rows-of-run-{run.number}.{query['format']}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    lines = rows_in(query["format"], rows)
+    return Response(lines, headers=headers, content_type=FORMS[query["format"]])
 
 
 @quarantine.route("", methods=["GET"])

@@ -31,6 +31,10 @@ def _changes() -> ByName:
     )  # fmt: skip
 
 
+def _recorded() -> fields.Boolean:
+    return fields.Boolean(metadata={"description": "false: the change stands, its record follows by itself."})
+
+
 class RowQuery(Request):
     """Query of `GET /api/v1/rows/<table>`."""
 
@@ -86,7 +90,7 @@ class FixRequest(FixPreviewRequest):
 
     expected = fields.Integer(
         required=True, strict=True, validate=validate.Range(0, MOST_AT_ONCE),
-        metadata={"description": "`cured` of the preview: where it is another number now, nothing is changed (409)."},
+        metadata={"description": "`rows` of the preview: where it is another number now, nothing is changed (409)."},
     )  # fmt: skip
 
 
@@ -131,6 +135,10 @@ class RowDetails(Schema):
     fields_ = fields.List(fields.Nested(FieldDetails), data_key="fields")
     faults = fields.List(fields.String(), metadata={"description": "Of the row as a whole."})
     blocks = fields.Boolean(metadata={"description": "Whether something is left to cure."})
+    recorded = _recorded()
+    skipped = fields.String(
+        allow_none=True, metadata={"description": "Of a row that is looked at: why it is to be left alone, or null."}
+    )
 
 
 class SkipDetails(Schema):
@@ -162,6 +170,7 @@ class FixDetails(Schema):
     )  # fmt: skip
     samples = fields.List(fields.Nested(FixSample), metadata={"description": "At most 20."})
     more = fields.Integer(metadata={"description": f"Rows beyond {MOST_AT_ONCE:,}, for the next fix."})
+    recorded = _recorded()
 
 
 RowAnswer: Final = envelope(RowDetails, "RowAnswer")

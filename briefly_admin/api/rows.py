@@ -1,6 +1,6 @@
 """Single rows below /api/v1: look, try a correction, correct, leave alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from flask import Response, g
@@ -13,6 +13,9 @@ from briefly_admin.api.row_schemas import (
     CorrectRequest,
     RowAnswer,
     RowQuery,
+    SkipAnswer,
+    SkipRequest,
+    UnskipRequest,
 )
 from briefly_admin.api.schemas import Failure
 from briefly_admin.domain.permissions import Permission
@@ -33,7 +36,8 @@ _AWAY: Final = "The target does not answer."
 @blueprint.alt_response(503, schema=Failure, description=_AWAY)
 def get_row(query: Mapping[str, Any], table: str) -> Response:
     """A row with everything that is wrong with it; values of secret columns are not told."""
-    return success(row_json(services().rows.get(g.actor, table, query["key"])))
+    row = services().rows.get(g.actor, table, query["key"])
+    return success(row_json(row) | {"skipped": services().rows.skipped(g.actor, row.table, row.key) or None})
 
 
 @blueprint.route("/<table>/check", methods=["POST"])
@@ -64,3 +68,31 @@ def correct_row(body: Mapping[str, Any], table: str) -> Response:
         g.actor, table, body["key"], version=body["version"], changes=body["changes"]
     )  # fmt: skip
     return success(row_json(found), f"The row of {table} is corrected.")
+
+
+@blueprint.route("/<table>/skip", methods=["POST"])
+@requires(Permission.CORRECT)
+@blueprint.arguments(SkipRequest, example=examples.SKIP)
+@blueprint.response(200, SkipAnswer)
+@blueprint.alt_response(404, schema=Failure, description=_NO_ROW)
+@blueprint.alt_response(503, schema=Failure, description=_AWAY)
+def skip_row(body: Mapping[str, Any], table: str) -> Response:
+    """Leave the row alone from now on: it blocks nothing, and no migration or replay touches it."""
+    services().rows.skip(g.actor, table, body["key"], reason=body["reason"])
+    return _skipped(table, body["key"], body["reason"], "The row is left alone from now on.")
+
+
+@blueprint.route("/<table>/unskip", methods=["POST"])
+@requires(Permission.CORRECT)
+@blueprint.arguments(UnskipRequest, example=examples.UNSKIP)
+@blueprint.response(200, SkipAnswer)
+@blueprint.alt_response(404, schema=Failure, description="There is no such table, or the row is not left alone.")
+@blueprint.alt_response(503, schema=Failure, description=_AWAY)
+def unskip_row(body: Mapping[str, Any], table: str) -> Response:
+    """Treat the row as others again."""
+    services().rows.unskip(g.actor, table, body["key"])
+    return _skipped(table, body["key"], None, "The row is treated as others again.")
+
+
+def _skipped(table: str, key: Sequence[str], reason: str | None, message: str) -> Response:
+    return success({"table": table, "key": list(key), "skipped": reason}, message)

@@ -50,6 +50,7 @@ def row_json(row: ShownRow) -> dict[str, Any]:
     return {
         "table": row.table, "key": list(row.key), "version": row.version,
         "fields": [_field_json(field) for field in row.fields], "faults": list(row.faults), "blocks": row.blocks,
+        "recorded": row.recorded,
     }  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def fixed_json(fixed: Fixed) -> dict[str, Any]:
     ]
     return {
         "rows": fixed.rows, "cured": fixed.cured, "refused": dict(fixed.refused), "samples": samples,
-        "more": fixed.more,
+        "more": fixed.more, "recorded": fixed.recorded,
     }  # fmt: skip
 
 

@@ -36,6 +36,16 @@ ROLLBACK = st.fixed_dictionaries(
 BACKUPS = st.fixed_dictionaries(
     {}, optional={"beyond": st.lists(st.text(max_size=12), max_size=3) | ANY, "level": ANY, "tables": ANY}
 )
+CHANGES = st.dictionaries(st.text(max_size=8), st.none() | st.text(max_size=8), max_size=2) | ANY
+ROWS = st.fixed_dictionaries(
+    {"key": st.lists(st.text(max_size=8), max_size=2) | ANY, "changes": CHANGES},
+    optional={"version": st.text(max_size=8) | ANY, "reason": st.text(max_size=8) | ANY},
+)
+FIXES = st.fixed_dictionaries(
+    {"table": st.sampled_from(["users", "nowhere"]) | ANY, "rule": st.text(max_size=8) | ANY, "changes": CHANGES},
+    optional={"field": st.just("email") | ANY, "run": st.just("7") | ANY, "expected": st.integers() | ANY},
+)
+REPLAY = st.fixed_dictionaries({}, optional=dict.fromkeys(("table", "field", "cause", "key"), ANY))
 NOWHERE = "/api/v1/backups/backup_1"
 
 
@@ -49,10 +59,12 @@ def test_no_body_breaks_an_endpoint(app: Flask) -> None:
     client, headers = app.test_client(), {"Authorization": f"Bearer {bearer}"}
 
     @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    @given(MIGRATION | ANY, ROLLBACK | ANY, BACKUPS | ANY)
-    def check(migration: Any, rollback: Any, backup: Any) -> None:
+    @given(MIGRATION | ANY, ROLLBACK | ANY, BACKUPS | ANY, ROWS | ANY, FIXES | ANY, REPLAY | ANY)
+    def check(migration: Any, rollback: Any, backup: Any, row: Any, fix: Any, replay: Any) -> None:
         deeds = [(f"{NOWHERE}/{deed}", backup) for deed in ("verify", "drill", "pin", "unpin", "preview")]
         deeds.append(("/api/v1/runs/7/approve", backup))
+        deeds += [(f"/api/v1/rows/users/{deed}", row) for deed in ("check", "correct", "skip", "unskip")]
+        deeds += [("/api/v1/fixes/preview", fix), ("/api/v1/fixes", fix), ("/api/v1/runs/7/replay", replay)]
         first = [("/api/migration", migration), ("/api/migration/rollback", rollback), ("/api/v1/backups", backup)]
         for path, body in (*first, *deeds):
             answer = client.post(path, json=body, headers=headers)

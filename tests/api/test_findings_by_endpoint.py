@@ -1,5 +1,7 @@
 """Findings with their trend, causes and pages of the quarantine by endpoint; the seed's errors, capped."""
 
+import csv
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -94,6 +96,34 @@ def test_causes_and_their_rows_are_told_page_by_page(
     assert asked(viewer, QUARANTINE, run=run.id, table="nowhere", cause="email")["rows"] == []
 
 
+def test_every_row_of_a_finding_is_streamed(
+    app: Flask, viewer: FlaskClient, settings: Settings, sample_data: dict[str, int]
+) -> None:
+    assert sample_data
+    keys = break_emails(settings.target_database_url, 3)
+    with psycopg.connect(settings.target_database_url) as target:
+        target.execute("UPDATE users SET email = '=1+1' WHERE id = %s::uuid", [keys[0]])
+    path = f"/api/v1/runs/{validated(app).number}/findings/rows"
+    query = {"table": "users", "field": "email", "rule": "email"}
+    answer = viewer.get(path, query_string=query)
+    assert (answer.status_code, answer.mimetype) == (200, "application/x-ndjson")
+    rows = [json.loads(line) for line in answer.get_data(as_text=True).splitlines()]
+    assert sorted(row["key"][0] for row in rows) == keys
+    assert {row["value"] for row in rows if row["key"] == [keys[0]]} == {"=1+1"}
+    answer = viewer.get(path, query_string=query | {"format": "csv"})
+    assert answer.mimetype == "text/csv"
+    lines = list(csv.reader(answer.get_data(as_text=True).splitlines()))
+    assert lines[0] == ["key", "value"]
+    assert [keys[0], "'=1+1"] in lines[1:]
+    assert len(viewer.get(path, query_string=query | {"limit": "2"}).get_data().splitlines()) == 2
+    assert viewer.get(path, query_string=query | {"class": "notice"}).get_data() == b""
+    for wrong in ({"table": "nowhere"}, {"table": "pg_authid"}):
+        answer = viewer.get(path, query_string=query | wrong)
+        assert (answer.status_code, answer.get_json()["error"]) == (404, "not_found")
+
+
+ROWS_OF = "/api/v1/runs/1/findings/rows"
+RULE = {"table": "users", "field": "email", "rule": "email"}
 PATHS = ["/api/v1/runs/1/findings", f"{QUARANTINE}/causes", QUARANTINE]
 BAD: list[tuple[str, dict[str, Any], str]] = [
     (PATHS[0], {"phase": "migrate"}, "phase"), (PATHS[0], {"phase": ""}, "phase"), (PATHS[0], {"x": "1"}, "x"),
@@ -102,7 +132,10 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     (PATHS[2], OF | {"run": "1", "table": ""}, "table"), (PATHS[2], OF | {"run": "1", "table": "\0"}, "table"),
     (PATHS[2], OF | {"run": "1", "limit": "0"}, "limit"), (PATHS[2], OF | {"run": "1", "limit": "1001"}, "limit"),
     (PATHS[2], OF | {"run": "1", "limit": "many"}, "limit"), (PATHS[2], OF | {"run": "1", "after": "\0"}, "after.0"),
-    (PATHS[2], OF | {"run": "1", "order": "key"}, "order"),
+    (PATHS[2], OF | {"run": "1", "order": "key"}, "order"), (ROWS_OF, {"table": "users"}, "rule"),
+    (ROWS_OF, {"rule": "email"}, "table"), (ROWS_OF, RULE | {"format": "xml"}, "format"),
+    (ROWS_OF, RULE | {"limit": "0"}, "limit"), (ROWS_OF, RULE | {"class": "x"}, "class"),
+    (ROWS_OF, RULE | {"run": "1"}, "run"), (ROWS_OF, RULE | {"rule": "x" * 65}, "rule"),
 ]  # fmt: skip
 
 
@@ -115,7 +148,12 @@ def test_each_fault_is_named_by_its_field(viewer: FlaskClient) -> None:
 def test_what_is_not_there_is_not_found_and_nobody_is_not_answered(app: Flask, token_as: TokenAs) -> None:
     for role, status in (("viewer", 404), (NOBODY, 401)):
         client = as_role(app, token_as, role)
-        for path, query in ((PATHS[0], {}), (PATHS[1], {"run": "1"}), (PATHS[2], OF | {"run": "no-run"})):
+        for path, query in (
+            (PATHS[0], {}),
+            (PATHS[1], {"run": "1"}),
+            (ROWS_OF, RULE),
+            (PATHS[2], OF | {"run": "no-run"}),
+        ):
             assert client.get(path, query_string=query).status_code == status, (role, path)
 
 

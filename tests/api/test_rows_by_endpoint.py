@@ -8,8 +8,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from briefly_admin.settings import Settings
-from tests.quarantined import break_emails, email_of
-from tests.serving import NOBODY, TokenAs
+from tests.quarantined import break_emails, email_of, quarantine
+from tests.serving import NOBODY, SETUP, TokenAs, services_of
 
 ROWS = "/api/v1/rows"
 GOOD = "cured@example.com"
@@ -71,6 +71,26 @@ def test_a_row_is_shown_tried_and_corrected(script: FlaskClient, settings: Setti
     assert email_of(settings.target_database_url, broken) == GOOD
 
 
+def test_a_row_is_left_alone_with_a_reason_and_treated_as_others_again(
+    app: Flask, script: FlaskClient, settings: Settings, broken: str
+) -> None:
+    quarantine(services_of(app), settings.database_url, SETUP, [broken])
+    body = {"key": [broken], "reason": "They asked for it."}
+    answer = script.post(f"{ROWS}/users/skip", json=body)
+    assert answer.status_code == 200, answer.get_json()
+    assert answer.get_json()["data"] == {"table": "users", "key": [broken], "skipped": "They asked for it."}
+    assert shown(script, broken)["skipped"] == "They asked for it."
+    (cause,) = script.get("/api/v1/quarantine/causes").get_json()["data"]["causes"]
+    assert (cause["rows"], cause["skipped"]) == (1, 1)
+    events = services_of(app).audit.list(SETUP, action="row.skip")
+    assert len(events) == 1
+
+    answer = script.post(f"{ROWS}/users/unskip", json={"key": [broken]})
+    assert answer.get_json()["data"] == {"table": "users", "key": [broken], "skipped": None}
+    assert shown(script, broken)["skipped"] is None
+    assert script.post(f"{ROWS}/users/unskip", json={"key": [broken]}).status_code == 404
+
+
 def test_a_row_that_somebody_else_changed_is_not_corrected(
     script: FlaskClient, settings: Settings, broken: str
 ) -> None:  # fmt: skip
@@ -92,7 +112,8 @@ def test_only_who_may_correct_does(
     for role, read, write in (("viewer", 200, 403), (NOBODY, 401, 401)):
         client = as_role(app, token_as, role)
         assert client.get(f"{ROWS}/users", query_string={"key": broken}).status_code == read
-        for deed, sent in (("check", body), ("correct", change)):
+        for deed, sent in (("check", body), ("correct", change), ("skip", {"key": [broken], "reason": "x"}),
+                           ("unskip", {"key": [broken]})):  # fmt: skip
             assert client.post(f"{ROWS}/users/{deed}", json=sent).status_code == write, (role, deed)
     assert email_of(settings.target_database_url, broken).startswith("nonsense")
 
@@ -112,6 +133,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("correct", KEY | {"changes": {"a": "x"}, "version": 1}, "version"),
     ("correct", KEY | {"changes": {"a": "x"}, "version": ""}, "version"),
     ("correct", KEY | {"changes": {"a": "x"}, "version": "1", "force": True}, "force"),
+    ("skip", KEY, "reason"), ("skip", KEY | {"reason": ""}, "reason"), ("skip", KEY | {"reason": 7}, "reason"),
+    ("skip", KEY | {"reason": "x" * 501}, "reason"), ("skip", {"reason": "x"}, "key"),
+    ("unskip", {}, "key"), ("unskip", KEY | {"reason": "x"}, "reason"),
 ]  # fmt: skip
 
 
@@ -135,8 +159,9 @@ def test_what_is_not_there_is_not_found(script: FlaskClient, broken: str) -> Non
             script.get(f"{ROWS}/{table}", query_string={"key": key}),
             script.post(f"{ROWS}/{table}/check", json={"key": [key], "changes": {"email": GOOD}}),
             script.post(f"{ROWS}/{table}/correct", json={"key": [key], "version": "1:(0,1)", "changes": {"email": GOOD}}),
+            script.post(f"{ROWS}/{table}/skip", json={"key": [key], "reason": "x"}),
         ]  # fmt: skip
-        assert [answer.status_code for answer in answers] == [404] * 3, (table, key)
+        assert [answer.status_code for answer in answers] == [404] * 4, (table, key)
     for keys in (["x"], ["", ""], [broken, broken], ["' OR true --"]):
         answer = script.get(f"{ROWS}/users", query_string={"key": keys})
         assert answer.status_code in {400, 404}, keys
@@ -144,3 +169,62 @@ def test_what_is_not_there_is_not_found(script: FlaskClient, broken: str) -> Non
         body = {"key": [broken], "version": shown(script, broken)["version"], "changes": changes}
         answer = script.post(f"{ROWS}/users/correct", json=body)
         assert (answer.status_code, list(answer.get_json()["details"])) == (400, list(changes))
+
+
+def fix(client: FlaskClient, deed: str = "", **body: Any) -> Any:
+    cause = {"table": "users", "field": "email", "rule": "email"}
+    return client.post(f"/api/v1/fixes{deed}", json=cause | body)
+
+
+def test_one_correction_is_counted_then_made_for_all_rows_of_a_cause(
+    app: Flask, script: FlaskClient, settings: Settings, sample_data: dict[str, int]
+) -> None:
+    target = settings.target_database_url
+    with psycopg.connect(target) as connection:
+        connection.execute("UPDATE users SET subscription_tier = 'gold' WHERE ctid IN (SELECT ctid FROM users LIMIT 3)")
+    of: dict[str, Any] = {"field": "subscription_tier", "rule": "one_of"}
+    preview = fix(script, "/preview", **of, changes={"subscription_tier": "platinum"}).get_json()["data"]
+    assert (preview["cured"], sum(preview["refused"].values())) == (0, 3)
+    assert fix(script, **of, changes={"subscription_tier": "platinum"}, expected=3).status_code == 409
+    preview = fix(script, "/preview", **of, changes={"subscription_tier": "free"}).get_json()["data"]
+    assert (preview["rows"], preview["cured"], preview["refused"], preview["more"]) == (3, 3, {}, 0)
+    assert preview["samples"][0]["changes"] == {"subscription_tier": {"before": "gold", "after": "free"}}
+    tiers = "SELECT count(*) FROM users WHERE subscription_tier = 'gold'"
+    for expected in (2, 4, 0):
+        answer = fix(script, **of, changes={"subscription_tier": "free"}, expected=expected)
+        assert (answer.status_code, answer.get_json()["error"]) == (409, "refused")
+    with psycopg.connect(target) as connection:
+        assert connection.execute(tiers).fetchone() == (3,)
+    answer = fix(script, **of, changes={"subscription_tier": "free"}, expected=3)
+    assert (answer.status_code, answer.get_json()["data"]["cured"]) == (200, 3), answer.get_json()
+    with psycopg.connect(target) as connection:
+        assert connection.execute(tiers).fetchone() == (0,)
+    assert fix(script, "/preview", **of, changes={"subscription_tier": "free"}).get_json()["data"]["rows"] == 0
+    run = quarantine(services_of(app), settings.database_url, SETUP, break_emails(target, sample_data["users"])[:1])
+    for number, rows in ((None, sample_data["users"]), (str(run.number), 1)):
+        body = {"changes": {"email": GOOD}} | ({"run": number} if number else {})
+        told = fix(script, "/preview", **body).get_json()["data"]
+        assert (told["rows"], bool(told["refused"])) == (rows, rows > 1), "one e-mail for one user"
+
+
+def test_what_is_no_fix_is_refused_field_by_field(app: Flask, token_as: TokenAs, script: FlaskClient) -> None:
+    good: dict[str, Any] = {"changes": {"email": GOOD}}
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({}, "changes"), ({"changes": {}}, "changes"), (good | {"table": ""}, "table"), (good | {"rule": None}, "rule"),
+        (good | {"field": 7}, "field"), (good | {"run": ""}, "run"), (good | {"class": "notice"}, "class"),
+    ]  # fmt: skip
+    for body, field in bad:
+        answer = fix(script, "/preview", **body)
+        assert (answer.status_code, list(answer.get_json()["details"])) == (400, [field]), body
+        assert fix(script, **body, expected=1).status_code == 400
+    for expected in (None, -1, 1.5, "3", True, 10**9):
+        answer = fix(script, **good, expected=expected)
+        assert (answer.status_code, list(answer.get_json()["details"])) == (400, ["expected"]), expected
+    assert list(fix(script, **good).get_json()["details"]) == ["expected"]
+    for body in ({"table": "nowhere"}, {"run": "99"}):
+        assert fix(script, "/preview", **good | body).status_code == 404, body
+        assert fix(script, **good | body, expected=1).status_code == 404, body
+    for role, status in (("viewer", 403), (NOBODY, 401)):
+        client = as_role(app, token_as, role)
+        assert fix(client, "/preview", **good).status_code == status
+        assert fix(client, **good, expected=1).status_code == status
