@@ -76,7 +76,8 @@ TRANSITIONS: Final[dict[RunState, frozenset[RunState]]] = {
     # Resume from the last batch, or roll back.
     _S.CANCELLED: frozenset({_S.PENDING, _S.AWAITING_APPROVAL, _S.ROLLED_BACK}),
     _S.FAILED: frozenset({_S.PENDING, _S.AWAITING_APPROVAL, _S.ROLLED_BACK}),
-    _S.COMPLETED: frozenset({_S.ROLLED_BACK}),
+    # A rollback that undoes a replay alone opens the migration's quarantine again.
+    _S.COMPLETED: frozenset({_S.COMPLETED_WITH_SKIPS, _S.ROLLED_BACK}),
     _S.COMPLETED_WITH_SKIPS: frozenset({_S.COMPLETED, _S.ROLLED_BACK}),
     # Rolling the rollback back restores the former state.
     _S.ROLLED_BACK: frozenset({_S.COMPLETED, _S.COMPLETED_WITH_SKIPS, _S.FAILED, _S.CANCELLED}),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -33,7 +33,9 @@ from briefly_admin.engine.sweep import sweep
 from briefly_admin.engine.target import Connection
 from briefly_admin.plans.base import SchemaChange, Table
 
-_VALID = "SELECT convalidated FROM pg_constraint WHERE conrelid = %s::oid AND conname = %s"
+BY_REPLAY: Final = "made by a replay"
+"""What the note of a migration's change begins with that waited, once a replay has made it."""
+_VALID: Final = "SELECT convalidated FROM pg_constraint WHERE conrelid = %s::oid AND conname = %s"
 
 
 def run(context: RunContext) -> dict[str, Any]:
@@ -201,7 +203,7 @@ class _Constrainer:
             else:
                 # Under another name it is the replay's alone to take back.
                 same = mine[position].name == change.name
-                note = f"made by a replay{'' if same else f' as {mine[position].name}'}"
+                note = f"{BY_REPLAY}{'' if same else f' as {mine[position].name}'}"
                 states[position] = ("made" if same else "other", note)
         self._context.journal.settle_changes(self._context.quarantine_of, states)
 

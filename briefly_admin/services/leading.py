@@ -15,7 +15,7 @@ from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.domain.progress import Progress
 from briefly_admin.domain.runs import LED, RunKind, RunState
 from briefly_admin.engine.context import RunContext
-from briefly_admin.services import approving, restoring
+from briefly_admin.services import approving, replaying, restoring
 from briefly_admin.services.auditing import WORKER, AuditService
 from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.services.contexts import run_context
@@ -93,6 +93,7 @@ class LeadService:
         """Run the engine; what to write down then."""
         try:
             self._require_approved(row)
+            self._require_replayable(row)
             report = self._engine(self._context(row, leadership, leader))
         except Stopped as stop:
             return partial(self._stopped, reason=stop.reason)
@@ -120,6 +121,11 @@ class LeadService:
             with self._database.begin() as connection:
                 runs.add_options(connection, row.id, {approving.APPROVAL: noted})
 
+    def _require_replayable(self, row: Row[Any]) -> None:
+        if RunKind(row.kind) is RunKind.REPLAY:
+            with self._database.begin() as connection:
+                replaying.require_still_replayable(connection, row)
+
     def _after(self, error: BrieflyError) -> Callable[[Row[Any]], None]:
         if isinstance(error, Unavailable) and self._database.was_lost(error):
             return partial(self._stopped, reason="interrupt")
@@ -140,10 +146,13 @@ class LeadService:
             if not self._finish(connection, row, state, before=LED, report=dict(report), completed_at=self._now()):
                 return
             partitions.forget(connection, row.id)
+            facts: dict[str, Any] = {"state": state.value, "attempt": row.attempt}
             if RunKind(row.kind) is RunKind.ROLLBACK:
-                former = restoring.undone(connection, row)
-                runs.add_options(connection, row.id, {"undone": former})
-            facts = {"state": state.value, "attempt": row.attempt}
+                runs.add_options(connection, row.id, restoring.undone(connection, row))
+            if RunKind(row.kind) is RunKind.REPLAY:
+                facts |= replaying.concluded(connection, row)
+            if RunKind(row.kind) is RunKind.MIGRATION and not _rehearsal(row):
+                details.close_earlier(connection, row)
             self._audit.write(connection, WORKER, "run.finish", f"run {row.number}", facts)
 
     def _failed(self, row: Row[Any], *, message: str, code: str, remedy: str) -> None:

@@ -1,6 +1,6 @@
 """From rows of the app database to the views that an actor may see."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -39,6 +39,7 @@ class _Around:
     quarantined: Mapping[UUID, int]
     waiting_changes: Mapping[UUID, int]
     newest_exclusive: Mapping[str, int]
+    unfinished_replays: Collection[UUID]
     workers: int | None
     busy_with: int | None
 
@@ -66,6 +67,7 @@ class Reader:
             quarantined=details.open_quarantine(connection, ids),
             waiting_changes=details.waiting_changes(connection, ids),
             newest_exclusive=runs.newest_exclusive(connection),
+            unfinished_replays=runs.unfinished_replays(connection, ids),
             workers=self._workers() if pending else None,
             busy_with=led[0] if led else None,
         )
@@ -94,6 +96,7 @@ class Reader:
             state, actor.role, kind=kind, has_backup=restorable, resumable=resumable,
             same_plan=kind not in BOUND_TO_PLAN or plan is None or plan.fingerprint == row.plan_fingerprint,
             unapprovable=unapprovable(row, actor),
+            replayable=row.id in around.quarantined or row.id in around.unfinished_replays,
         )  # fmt: skip
         undoable = restorable and state in _UNDOABLE and kind in {RunKind.MIGRATION, RunKind.ROLLBACK}
         facts = self._facts(row, around, progress, backup if restorable else None, resumable=resumable)
@@ -118,7 +121,8 @@ class Reader:
         self, row: Row[Any], around: _Around, progress: Progress | None, backup: Row[Any] | None, *, resumable: bool
     ) -> Facts:
         report = row.report or {}
-        changed = (report.get("migrate") or {}).get("changed")
+        migrate = report.get("migrate") or {}
+        changed = migrate.get("changed")
         kind, approval = RunKind(row.kind), row.options.get(APPROVAL) or {}
         return Facts(
             kind=kind, state=RunState(row.state), now=self._now(), state_at=row.state_at,
@@ -136,6 +140,7 @@ class Reader:
             mode=str(row.options.get("mode") or ""),
             result=rollback_result(row.options, report) if kind is RunKind.ROLLBACK else None,
             found=previewed(report) if kind is RunKind.PREVIEW else None,
+            of=row.options.get("of_number"), replayed=migrate.get("replayed"), left=migrate.get("left"),
         )  # fmt: skip
 
     def backup(self, connection: Connection, row: Row[Any]) -> BackupView:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 from unicodedata import category
+from uuid import UUID
 
 from briefly_admin.domain.errors import BackupDamaged, BackupExpired, InvalidRequest, NotFound, Refused
 from briefly_admin.domain.runs import ACTIVE, Phase, RunKind, RunState
+from briefly_admin.engine.constrain import BY_REPLAY
 from briefly_admin.plans.base import Plan
 from briefly_admin.services.reading import find_backup, find_run, why_not_restorable
 from briefly_admin.services.settling import Settled, checked_settled, fault_of_settled
@@ -27,6 +29,8 @@ _PREVIEW: Final = "Preview this backup, then confirm that."
 _SHOWN: Final = 80
 _TOUCHING: Final = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
 _LONGEST_REASON: Final = 500
+_MOST_REOPENED: Final = 10_000
+_WAITS_AGAIN: Final = "waiting for rows that are in quarantine again"
 _CONTROLS: Final = frozenset({"Cc", "Cs"})
 _BREAKS: Final = "\n\r\t"
 
@@ -209,18 +213,20 @@ def _touched(outside: Sequence[Any]) -> dict[str, int] | None:
     return touched
 
 
-def undone(connection: Connection, row: Row[Any]) -> dict[str, str]:
-    """Settle what a finished rollback undid: run id → its former state, in words of the run's options.
+def undone(connection: Connection, row: Row[Any]) -> dict[str, Any]:
+    """Settle what a finished rollback undid; the options that say what that was: run id → its former state, and the
+    quarantined rows that are open again.
 
-    Migrations that a whole restore takes back become rolled_back, their quarantine is closed. Where the backup was an
-    earlier rollback's own, that rollback is undone instead, and what it had undone gets its former state back.
+    Migrations and replays that a whole restore takes back become rolled_back, a migration's quarantine is closed. What
+    they had cured of the quarantine of others is open again. Where the backup was an earlier rollback's own, that
+    rollback is undone instead, and what it had undone gets its former state back.
     """
     if row.options.get("tables") is not None:
-        return {}
+        return {"undone": {}}
     backup = find_backup(connection, row.options["backup_id"])
     origin = runs.get(connection, backup.run_id) if backup.run_id else None
     if origin is None:
-        return {}
+        return {"undone": {}}
     taken_back = list(runs.undone_by_restoring(connection, row, since=origin.number))
     if RunKind(origin.kind) is RunKind.ROLLBACK:
         taken_back.append(origin)
@@ -231,13 +237,35 @@ def undone(connection: Connection, row: Row[Any]) -> dict[str, str]:
             connection, other.id, RunState.ROLLED_BACK, before={RunState(other.state)}, by=f"run {row.number}"
         )
         details.close_quarantine(connection, other.id, by=row.id)
-    return former
+    return {"undone": former, "reopened": _reopened(connection, row, [other.id for other in taken_back])}
+
+
+def _reopened(connection: Connection, row: Row[Any], taken_back: Sequence[UUID]) -> list[list[str]]:
+    """Rows that these runs had cured of the quarantine of runs that stay are open again: [run, closed by, table, key].
+
+    More than can be kept in a run's options are left out: once the rollback is undone they stay open, and a replay
+    takes them out again.
+    """
+    cured = details.reopen_cured(connection, closed_by=taken_back, but=taken_back)
+    for run_id in {each.run_id for each in cured}:
+        runs.transition(
+            connection, run_id, RunState.COMPLETED_WITH_SKIPS, before={RunState.COMPLETED}, by=f"run {row.number}"
+        )
+        details.settle_notes(connection, [run_id], old=BY_REPLAY, state="waiting", note=_WAITS_AGAIN)
+    return [[str(each.run_id), str(each.closed_by), each.table, each.key] for each in cured[:_MOST_REOPENED]]
 
 
 def _give_back(connection: Connection, rollback: Row[Any]) -> None:
+    by = f"run {rollback.number}"
     for run_id, state in (rollback.options.get("undone") or {}).items():
         other = find_run(connection, run_id)
-        runs.transition(
-            connection, other.id, RunState(state), before={RunState.ROLLED_BACK}, by=f"run {rollback.number}"
-        )
+        runs.transition(connection, other.id, RunState(state), before={RunState.ROLLED_BACK}, by=by)
     details.reopen_quarantine(connection, closed_by=rollback.id)
+    cured: dict[tuple[UUID, UUID], list[tuple[str, str]]] = {}
+    for run_id, closed_by, table, key in rollback.options.get("reopened") or ():
+        cured.setdefault((UUID(run_id), UUID(closed_by)), []).append((table, key))
+    for (run_id, closed_by), keys in cured.items():
+        details.close_rows(connection, run_id, keys, by=closed_by)
+        details.settle_notes(connection, [run_id], old=_WAITS_AGAIN, state="made", note=BY_REPLAY)
+    for run_id in {run_id for run_id, _ in cured} - details.open_quarantine(connection).keys():
+        runs.transition(connection, run_id, RunState.COMPLETED, before={RunState.COMPLETED_WITH_SKIPS}, by=by)

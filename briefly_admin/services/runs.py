@@ -8,7 +8,7 @@ from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.domain.runs import RunKind
 from briefly_admin.engine.beyond import checked, touchable
 from briefly_admin.engine.identity import identify
-from briefly_admin.services import restoring
+from briefly_admin.services import replaying, restoring
 from briefly_admin.services.auditing import require
 from briefly_admin.services.reading import find_backup
 from briefly_admin.services.starting import Request
@@ -18,7 +18,9 @@ from briefly_admin.store import runs
 from briefly_admin.store.database import Row
 
 _LEVELS: Final = ("L0", "L1")
-_OF_A_BACKUP: Final = frozenset({RunKind.VERIFICATION, RunKind.DRILL, RunKind.PREVIEW, RunKind.ROLLBACK})
+_OF_ANOTHER: Final = frozenset(
+    {RunKind.VERIFICATION, RunKind.DRILL, RunKind.PREVIEW, RunKind.ROLLBACK, RunKind.REPLAY}
+)  # fmt: skip
 """Each has a method of its own."""
 
 
@@ -40,8 +42,9 @@ class RunService(Steering):
         """
         if kind is RunKind.PREVIEW and set(options or {}) == {"backup"}:
             return self.preview(actor, str((options or {})["backup"]), idempotency_key=idempotency_key)
-        if kind in _OF_A_BACKUP or options:
-            text = f"A {kind} is not started so: it needs a backup, or takes no options."
+        if kind in _OF_ANOTHER or options:
+            needed = "a migration" if kind is RunKind.REPLAY else "a backup"
+            text = f"A {kind} is not started so: it needs {needed}, or takes no options."
             raise InvalidRequest(text, details={"kind": [text]})
         wanted = dict(config or {})
         request = Request(kind=kind, config=wanted, idempotency_key=idempotency_key, asked=wanted)
@@ -82,6 +85,36 @@ class RunService(Steering):
             options |= self._touched(wish.allow)
         request = Request(
             kind=RunKind.ROLLBACK, options=options, target_id=target_id, idempotency_key=idempotency_key, asked=wish
+        )  # fmt: skip
+        return self._view(self._starter.start(actor, request), actor)
+
+    def replay(
+        self,
+        actor: Actor,
+        run_id: str,
+        *,
+        table: str | None = None,
+        field: str | None = None,
+        cause: str | None = None,
+        key: Sequence[str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunView:
+        """Begin to take up rows of a migration's quarantine that are right by now: all, or those in scope.
+
+        Raises NotAllowed, InvalidRequest (field by field), NotFound (the run, or a row that is not in quarantine),
+        Refused (nothing to replay, another plan or target, skipped), Busy, Unavailable.
+        """
+        require(actor, Permission.RUN)
+        scope = replaying.Scope(of=run_id, table=table, field=field, cause=cause, key=key)
+        replaying.check_form(scope, self._servers.plan)
+        repeated = self._starter.repeated(RunKind.REPLAY, idempotency_key, scope)
+        if repeated is not None:
+            return self._view(repeated, actor)
+        with self._database.begin() as connection:
+            options, migration = replaying.options_of(connection, scope, self._servers.plan)
+        request = Request(
+            kind=RunKind.REPLAY, config=dict(migration.config), options=options, target_id=migration.target_id,
+            idempotency_key=idempotency_key, asked=scope,
         )  # fmt: skip
         return self._view(self._starter.start(actor, request), actor)
 

@@ -26,7 +26,7 @@ DOING: Final = {
 }  # fmt: skip
 _DOING_OF_KIND: Final = {
     (RunKind.DRILL, "stage"): "Restoring", (RunKind.DRILL, "verify"): "Comparing",
-    (RunKind.ROLLBACK, "backup"): "Backing up what is there now",
+    (RunKind.ROLLBACK, "backup"): "Backing up what is there now", (RunKind.REPLAY, "migrate"): "Replaying",
 }  # fmt: skip
 """What some kinds do in phases that others have, too."""
 _KEEP: Final = "keep"
@@ -89,6 +89,12 @@ class Facts:
     """What a rollback wrote and left."""
     found: Mapping[str, int] | None = None
     """What a preview counted: rows that "exact" and "keep" (absent where it cannot be) would write, and "edited"."""
+    of: int | None = None
+    """The number of the migration that is replayed."""
+    replayed: int | None = None
+    """Rows that a replay took out of its quarantine."""
+    left: int | None = None
+    """Rows that were then left there."""
     workers: int | None = None
     """Workers that listen; None where nobody could say."""
     busy_with: int | None = None
@@ -184,6 +190,8 @@ def _failed(facts: Facts) -> str:
         parts.append("Nothing was rolled back.")
     if facts.resumable and facts.kind is RunKind.MIGRATION and facts.processed and not facts.rehearsal:
         parts.append(f"Rows done are safe; resume goes on from row {facts.processed:,}.")
+    if facts.resumable and facts.kind is RunKind.REPLAY:
+        parts.append("Rows replayed are safe; resume goes on with the others.")
     return " ".join(parts)
 
 
@@ -193,6 +201,7 @@ def _completed(facts: Facts) -> str:
         return {
             RunKind.VALIDATION: f"Done: {looked}; the findings say what is wrong and what the repairs will cure.",
             RunKind.BACKUP: f"Done: {_rows(facts)} sealed and proven{_until(facts)}.",
+            RunKind.REPLAY: f"{_replayed(facts)}.",
             RunKind.ROLLBACK: f"{_put_back(facts)}; verified{_until(facts)}.",
             RunKind.PREVIEW: f"Done: {_previewed(facts)}.",
             RunKind.VERIFICATION: f"Done: {_looked(facts)}.",
@@ -203,6 +212,13 @@ def _completed(facts: Facts) -> str:
         return f"Rehearsed: {looked}{_changed(facts, 'would change')}; nothing was committed."
     verified = "; verified" if facts.verified else ""
     return f"Done: {looked}{_changed(facts, 'changed')}{_quarantined(facts)}{verified}{_until(facts)}."
+
+
+def _replayed(facts: Facts) -> str:
+    of = f" of run {facts.of}" if facts.of is not None else ""
+    left = facts.left or 0
+    stay = f"{left:,} {'is' if left == 1 else 'are'}" if left else "nothing is"
+    return f"Replayed {rows(facts.replayed or 0)}{of}; {stay} left in quarantine"
 
 
 def _put_back(facts: Facts) -> str:

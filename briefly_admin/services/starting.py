@@ -28,6 +28,7 @@ _PERMISSION: Final = {
     RunKind.DRILL: Permission.VERIFY_BACKUP,
     RunKind.PREVIEW: Permission.PREVIEW,
     RunKind.ROLLBACK: Permission.ROLL_BACK,
+    RunKind.REPLAY: Permission.RUN,
 }
 """The kinds that can be started, and what that needs."""
 _LONGEST_KEY: Final = 200
@@ -45,7 +46,7 @@ class Request:
     asked: Any = None
     """What a repeated request must ask for, too: plain values, as they were given."""
     target_id: str | None = None
-    """Of the backup to restore: the run is refused on another target."""
+    """Of the backup to restore, or the migration to replay: the run is refused on another target."""
     place: tuple[str, str] | None = None
     """(id, title) of where the run works, where that is not the target."""
 
@@ -73,9 +74,10 @@ class Starter:
             return repeated
         target_id, title = request.place or (identify(self._servers.target), self._servers.target.title)
         if request.target_id not in {None, target_id}:
+            what, then = ("migration", "migrated") if request.kind is RunKind.REPLAY else ("backup", "backed up")
             raise Refused(
-                f"The backup is of another database than {self._servers.target.title}.",
-                remedy="Point TARGET_DATABASE_URL at the database that was backed up."
+                f"The {what} is of another database than {self._servers.target.title}.",
+                remedy=f"Point TARGET_DATABASE_URL at the database that was {then}."
                 " If it was only renamed since, give it its name back.",
             )
         plan = self._servers.plan

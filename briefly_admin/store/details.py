@@ -69,8 +69,21 @@ def quarantine_values(run_id: UUID, row: QuarantinedRow) -> dict[str, Any]:
 
 def open_keys(connection: Connection, run_id: UUID) -> set[tuple[str, str]]:
     """(table, key as JSON) of the run's quarantined rows that are open."""
+    return open_in_scope(connection, run_id)
+
+
+def open_in_scope(
+    connection: Connection, run_id: UUID, *, table: str | None = None, field: str | None = None,
+    cause: str | None = None, key: Sequence[str] | None = None,
+) -> set[tuple[str, str]]:  # fmt: skip
+    """(table, key as JSON) of the run's open rows that are of this table, field and cause, and have this key."""
     found = tables.quarantine.c
     statement = select(found.table, found.key).where(found.run_id == run_id, found.closed_by.is_(None))
+    text = None if key is None else json.dumps(list(key), ensure_ascii=False)
+    wanted = ((found.table, table), (found.field, field), (found.cause, cause), (found.key, text))
+    for column, value in wanted:
+        if value is not None:
+            statement = statement.where(column == value)
     return {(row.table, row.key) for row in connection.execute(statement)}
 
 
@@ -119,6 +132,44 @@ def reopen_quarantine(connection: Connection, *, closed_by: UUID) -> None:
     """The rollback that closed it was itself rolled back."""
     table = tables.quarantine
     connection.execute(update(table).where(table.c.closed_by == closed_by).values(closed_by=None))
+
+
+def reopen_cured(
+    connection: Connection, *, closed_by: Collection[UUID], but: Collection[UUID]
+) -> Sequence[Any]:  # fmt: skip
+    """What these runs had cured is as before, as they were rolled back; (run_id, table, key, closed_by) of the rows.
+
+    `but`: runs that were rolled back themselves, whose quarantine stays closed.
+    """
+    table = tables.quarantine
+    statement = select(table.c.run_id, table.c.table, table.c.key, table.c.closed_by).where(
+        table.c.closed_by.in_(list(closed_by)), table.c.run_id.not_in(list(but))
+    )
+    rows = connection.execute(statement.order_by(table.c.run_id, table.c.table, table.c.key)).all()
+    connection.execute(
+        update(table)
+        .where(table.c.closed_by.in_(list(closed_by)), table.c.run_id.not_in(list(but)))
+        .values(closed_by=None)
+    )
+    return rows
+
+
+def close_earlier(connection: Connection, row: Row[Any]) -> None:
+    """The migration `row` has looked anew at what earlier ones of its plan and target had left."""
+    table, run = tables.quarantine, tables.run.c
+    earlier = select(run.id).where(
+        run.target_id == row.target_id, run.plan == row.plan, run.kind == RunKind.MIGRATION.value,
+        run.number < row.number,
+    )  # fmt: skip
+    statement = update(table).where(table.c.closed_by.is_(None), table.c.run_id.in_(earlier))
+    connection.execute(statement.values(closed_by=row.id))
+
+
+def settle_notes(connection: Connection, run_ids: Collection[UUID], *, old: str, state: str, note: str) -> None:
+    """The schema changes of these runs with a note that begins with `old` are in another state, with another note."""
+    table = tables.schema_change
+    statement = update(table).where(table.c.run_id.in_(list(run_ids)), table.c.note.startswith(old, autoescape=True))
+    connection.execute(statement.values(state=state, note=note))
 
 
 def waiting_changes(connection: Connection, run_ids: Collection[UUID]) -> dict[UUID, int]:

@@ -26,6 +26,8 @@ from briefly_admin.domain.runs import ACTIVE, EXCLUSIVE_KINDS, LED, RunKind, Run
 from briefly_admin.store import tables
 
 _RUN: Final = tables.run.c
+_ALTERING: Final = frozenset({RunKind.MIGRATION, RunKind.REPLAY})
+"""Kinds that change rows and the schema by the plan."""
 CLOCK: Final = func.clock_timestamp()
 """The server's clock: leases are compared by one clock, whatever the machines' say."""
 
@@ -208,9 +210,9 @@ def waiting(connection: Connection, lease: timedelta) -> Sequence[Row[Any]]:
 
 
 def undone_by_restoring(connection: Connection, row: Row[Any], *, since: int) -> Sequence[Row[Any]]:
-    """Migrations, from run `since` on, that a whole restore on the target of the rollback `row` takes back."""
+    """Migrations and replays, from run `since` on, that a whole restore by the rollback `row` takes back."""
     statement = select(tables.run).where(
-        _RUN.target_id == row.target_id, _RUN.plan == row.plan, _RUN.kind == RunKind.MIGRATION.value,
+        _RUN.target_id == row.target_id, _RUN.plan == row.plan, _of(_ALTERING),
         _RUN.number >= since, _RUN.number < row.number, _RUN.started_at.is_not(None),
         ~_RUN.config.contains({"dryRun": True}),
         _in({RunState.COMPLETED, RunState.COMPLETED_WITH_SKIPS, RunState.FAILED, RunState.CANCELLED}),
@@ -225,9 +227,19 @@ def altering_since(connection: Connection, origin: Row[Any]) -> Sequence[UUID]:
         _RUN.target_id == origin.target_id, _RUN.plan == origin.plan, _RUN.number >= origin.number,
         _RUN.started_at.is_not(None), ~_RUN.config.contains({"dryRun": True}),
         # A rollback that did not come to its end changed nothing.
-        or_(_RUN.kind == RunKind.MIGRATION.value, and_(_RUN.kind == RunKind.ROLLBACK.value, _in(undone))),
+        or_(_of(_ALTERING), and_(_RUN.kind == RunKind.ROLLBACK.value, _in(undone))),
     )  # fmt: skip
     return connection.execute(statement.order_by(_RUN.number)).scalars().all()
+
+
+def unfinished_replays(connection: Connection, migrations: Collection[UUID]) -> set[UUID]:
+    """Those of these migrations whose newest replay failed or was cancelled."""
+    of = _RUN.options["of"].astext
+    replays = select(of.label("of"), _RUN.state).where(
+        _RUN.kind == RunKind.REPLAY.value, of.in_([str(each) for each in migrations])
+    )
+    newest = {row.of: RunState(row.state) for row in connection.execute(replays.order_by(_RUN.number))}
+    return {UUID(each) for each, state in newest.items() if state in {RunState.FAILED, RunState.CANCELLED}}
 
 
 def add_options(connection: Connection, run_id: UUID, options: Mapping[str, Any]) -> None:
