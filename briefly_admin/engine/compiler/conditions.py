@@ -14,6 +14,8 @@ from briefly_admin.plans.judging import FieldSpec, Judge
 
 _NOT_JSON_NULL: Final = {"string", "integer", "object", "list"}
 """Kinds whose exact test of a jsonb value is FALSE of JSON null."""
+_SIMPLE: Final = {"string", "integer"}
+"""Kinds whose rules of these names are NULL of NULL, and of nothing else:"""
 _NEVER_NULL: Final = {"one_of", "none_of", "range", "length", "email", "url", "pattern"}
 
 
@@ -78,7 +80,7 @@ def _rules(spec: FieldSpec, shown: View, of_type: Answer) -> list[Condition]:
     for rule in spec.rules:
         answer = rule_over(rule, spec, shown)
         test = answer.surely
-        simple = of_type.test is None and rule.kind in _NEVER_NULL and not answer.why
+        simple = of_type.test is None and spec.kind in _SIMPLE and rule.kind in _NEVER_NULL and not answer.why
         if not simple or not (answer.exact or spec.kind == "string"):
             known = test if answer.exact or test is FALSE else sql.SQL("coalesce({}, false)").format(test)
             test = sql.SQL("(CASE WHEN {} THEN {} END)").format(applies, known)

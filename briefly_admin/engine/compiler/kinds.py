@@ -99,17 +99,24 @@ def _of_inet(spec: FieldSpec, view: View) -> Answer | None:
     return Answer(sql.SQL("({})").format(sql.SQL(" AND ").join(tests))) if tests else ALWAYS
 
 
+def _of_any_size(spec: FieldSpec, number: sql.Composable, whole: sql.Composable | None) -> Answer:
+    """A JSON fraction out of a double's range is infinite; an integer has no such range, until it becomes a double."""
+    if spec.places is not None:
+        return _between(number, -_quantized(spec), _quantized(spec))
+    if whole is None or (spec.kind == "decimal" and spec.special):
+        return ALWAYS
+    fits = sql.SQL("({n} > {low} AND {n} < {high})").format(n=number, low=sql.Literal(-_MOST), high=sql.Literal(_MOST))
+    if spec.kind == "float":
+        return Answer(sql.SQL("(NOT {} OR {})").format(whole, fits) if spec.special else fits)
+    return Answer(sql.SQL("({} OR {})").format(whole, fits))
+
+
 def _of_number(spec: FieldSpec, number: sql.Composable, whole: sql.Composable | None) -> Answer:  # noqa: PLR0911 - a table of cases
     """`whole`: whether the JSON has no fraction; None: it never has one."""
-    fits = sql.SQL("({n} > {low} AND {n} < {high})").format(n=number, low=sql.Literal(-_MOST), high=sql.Literal(_MOST))
     if spec.kind in {"identifier", "integer"}:
         return ALWAYS if whole is None else Answer(whole)
-    if spec.kind == "float":
-        return ALWAYS if whole is None else Answer(fits)
-    if spec.kind == "loose_integer" or (spec.kind == "decimal" and spec.places is None):
-        return ALWAYS if whole is None else Answer(sql.SQL("({} OR {})").format(whole, fits))
-    if spec.kind == "decimal":
-        return _between(number, -_quantized(spec), _quantized(spec))
+    if spec.kind in {"float", "loose_integer", "decimal"}:
+        return _of_any_size(spec, number, whole)
     if spec.kind == "duration":
         return _between(number, -spec.longest, spec.longest)
     if spec.kind == "boolean":

@@ -1,5 +1,6 @@
 """A field's validators over a value of the field's kind."""
 
+import json
 from dataclasses import replace
 from typing import Any, Final
 
@@ -124,19 +125,16 @@ def _contains(rule: RuleSpec, spec: FieldSpec, view: View) -> Answer | None:
 
 
 def _containment(rule: RuleSpec, shown: View, choices: list[Any]) -> sql.Composable:
-    listed = sql.SQL(", ").join(sql.SQL("to_jsonb({}::{})").format(sql.Literal(c), _type_of(c)) for c in choices)
-    array = sql.SQL("jsonb_build_array({})").format(listed)
     if rule.kind == "contains_only":
-        test = shown.format("{v} <@ {array}", array=array)
+        test = shown.format("{v} <@ {array}", array=_array(choices))
     else:
-        tests = [shown.format("{v} @> {c}", c=sql.SQL("jsonb_build_array(to_jsonb({}::{}))").format(
-            sql.Literal(choice), _type_of(choice))) for choice in choices]  # fmt: skip
+        tests = [shown.format("{v} @> {array}", array=_array([choice])) for choice in choices]
         test = sql.SQL("NOT ({})").format(sql.SQL(" OR ").join(tests)) if tests else sql.Composed([TRUE])
     return shown.format("(CASE jsonb_typeof({v}) WHEN 'array' THEN {test} END)", test=test)
 
 
-def _type_of(choice: object) -> sql.SQL:
-    return sql.SQL("text") if isinstance(choice, str) else sql.SQL("numeric")
+def _array(choices: list[Any]) -> sql.Composable:
+    return sql.SQL("{}::jsonb").format(sql.Literal(json.dumps(choices)))
 
 
 def _choices(rule: RuleSpec, value: Value) -> Answer | None:

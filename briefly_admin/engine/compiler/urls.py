@@ -9,7 +9,7 @@ _LABEL: Final = "[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?"
 _HOST: Final = rf"(({_LABEL}\.)+[A-Za-z]{{2,}}|localhost|[0-9]{{1,3}}(\.[0-9]{{1,3}}){{3}})"
 _LOOSE_HOST: Final = rf"({_HOST}|{_LABEL})"
 _PATH: Final = "(/|[/?#][!-~]+)?"
-_RELATIVE: Final = "[/?#][!-9;-~]*"
+_RELATIVE: Final = "(/|[/?#][!-9;-~]+)"
 """Without a colon: it names no scheme."""
 
 

@@ -41,10 +41,15 @@ _NATIVE: Final[dict[str, tuple[str, frozenset[str]]]] = {
 """pg_type.typname → kind of view, and the JSON types that its values can have."""
 _OTHER_STRINGS: Final = frozenset({"bpchar", "name", "char", "oid", "money", "macaddr", "macaddr8", "citext", "xml"})
 
-# A json text may hold what no jsonb can: \u0000, half a character, a number of more digits than PostgreSQL has.
+# A json text may hold what no jsonb can: \u0000, half of a character in two, a number beyond all measure.
 _HOLDS: Final = (
-    r"({v}::text !~ '\\u(0000|[dD][89a-fA-F])' AND {v}::text !~ '[eE][+-]?[0-9]{{4}}' "
-    "AND length({v}::text) < 100000)"
+    r"((strpos({v}::text, '\u') = 0 OR (replace({v}::text, '\\', '') !~ '\\u0000' AND "
+    r"regexp_replace(replace({v}::text, '\\', ''), '\\u[dD][89abAB]..\\u[dD][c-fC-F]', '', 'g') "
+    r"!~ '\\u[dD][89a-fA-F]')) "
+    r"AND ({v}::text !~ '[eE][+-]?[0-9]{{5}}' OR "
+    r"""regexp_replace({v}::text, '"([^"\\]|\\.)*"', '', 'g') !~ '[eE][+-]?[0-9]{{5}}') """
+    "AND (length({v}::text) < 100000 OR "
+    "NOT EXISTS (SELECT FROM regexp_split_to_table({v}::text, '[^0-9]+') AS d WHERE length(d) > 100000)))"
 )
 
 

@@ -1,6 +1,6 @@
 """A table of a plan compiled for validation: its rows as they are and as its repairs would leave them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from psycopg import sql
 
 from briefly_admin.domain.errors import Refused
 from briefly_admin.engine.catalog import CatalogTable
-from briefly_admin.engine.compiler import Condition, Typed, conditions
+from briefly_admin.engine.compiler import Condition, Typed, conditions, readable
 from briefly_admin.engine.repairs import column_value, compile_repairs
 from briefly_admin.engine.target import Connection, safe_message
 from briefly_admin.plans.base import AggregateRepair, AnyRepair, Plan, Repair, Table
@@ -19,6 +19,8 @@ ALIAS: Final = "t"
 WHOLE_ROW: Final = "row"
 """The field's name of findings about rows as a whole."""
 
+_PAIRS: Final = 40
+"""A function takes no more than 100 arguments."""
 _LIMITS: Final = {
     "int2": ("smallint", -(2**15), 2**15 - 1),
     "int4": ("integer", -(2**31), 2**31 - 1),
@@ -120,7 +122,7 @@ def compile_table(
             names.append(name)
     fields = tuple(_check(table, found, specs[name], repairs.values, types, declared.get(name)) for name in names)
     if spec.has_hooks:
-        fields = (_whole_row(spec, fields),)
+        fields = (_whole_row(spec, fields, repairs.values),)
     rows, whole = _not_excluded(table, excluded), sql.SQL("true")
     return CompiledTable(table, found, source, plain, rows, whole, repairs.values, fields)
 
@@ -164,14 +166,17 @@ def _check(
     raw = column_value(name, ALIAS, {c.name for c in found.columns}, declared)
     raw_type = column.base_type if column else types.get(name, "text")  # a NULL is as good in any type
     before = conditions(spec, Typed(raw, raw_type))
-    if column is None:
+    raw = readable(Typed(raw, raw_type))
+    if column is None and spec.has_default:
+        before = ()  # the default stands for the column, as it would for a missing key
+    elif column is None:
         before = tuple(
             Condition("required", c.words, c.test, c.judge) if c.name == "null" else c for c in before
         )  # fmt: skip
     after, repaired = before, sql.Composed([raw])
     if name in values:
-        repaired = sql.Composed([values[name]])
-        after = (*conditions(spec, Typed(repaired, types[name])), *_fit(column.base_type if column else
+        repaired = sql.Composed([readable(Typed(values[name], types[name]))])
+        after = (*conditions(spec, Typed(values[name], types[name])), *_fit(column.base_type if column else
                  _DECLARED.get(declared.get(name, ""), ""), types[name], repaired))  # fmt: skip
     secret = any(c.secret for c in table.columns if c.name == name)
     check = FieldCheck(name, secret, column is None, repair.words if repair else "", raw, repaired,
@@ -207,21 +212,27 @@ def _fit(column_type: str, value_type: str, value: sql.Composable) -> tuple[Cond
     return (Condition("type_range", f"must fit the type {title}", fits),)
 
 
-def _whole_row(spec: RecordSpec, fields: Sequence[FieldCheck]) -> FieldCheck:
-    """The schema looks at rows as a whole: marshmallow judges every one."""
+def _whole_row(spec: RecordSpec, fields: Sequence[FieldCheck], repaired: Collection[str]) -> FieldCheck:
+    """The schema looks at rows as a whole: marshmallow judges every one.
 
-    def objects(values: Sequence[sql.Composable]) -> sql.Composable:
-        pairs = [
-            sql.SQL("{}::text, to_jsonb({})").format(sql.Literal(field.name), value)
-            for field, value in zip(fields, values, strict=True)
-        ]
-        return sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(pairs))
+    A column that is not there is left out where its field has a default; null otherwise.
+    """
+    defaults = {field.name for field in spec.fields if field.has_default}
+    given = [field for field in fields if not field.missing or field.name not in defaults]
+    mended = [field for field in fields if not field.missing or field.name not in defaults - set(repaired)]
+
+    def objects(values: Mapping[str, sql.Composable]) -> sql.Composable:
+        pairs = [sql.SQL("{}::text, to_jsonb({})").format(sql.Literal(name), value) for name, value in values.items()]
+        parts = [pairs[start : start + _PAIRS] for start in range(0, len(pairs), _PAIRS)] or [[]]
+        built = [sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(part)) for part in parts]
+        return sql.SQL("({})").format(sql.SQL(" || ").join(built))
 
     asked = Condition("schema", "must satisfy the record schema", sql.SQL("false"), lambda row: not spec.judge(row))
     return FieldCheck(
         WHOLE_ROW, secret=True, missing=False,
         repair_words="; ".join(field.repair_words for field in fields if field.repair_words),
-        raw=objects([field.raw for field in fields]), repaired=objects([field.repaired for field in fields]),
+        raw=objects({field.name: field.raw for field in given}),
+        repaired=objects({field.name: field.repaired for field in mended}),
         before=(asked,), after=(asked,),
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from enum import Enum, EnumMeta, Flag
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any, Final
 
 from marshmallow import fields
@@ -75,6 +76,9 @@ _WORDS: Final[dict[FieldKind, str]] = {
     "nested": "must be a JSON object with the right fields",
     "embedding": "must be a vector",
 }
+_VERSIONS: Final[dict[type | None, int]] = {
+    IPv4Address: 4, IPv4Interface: 4, IPv6Address: 6, IPv6Interface: 6,
+}  # fmt: skip
 _UNIT: Final = {
     "weeks": 10**8, "days": 9 * 10**8, "hours": 2 * 10**10, "minutes": 10**12, "seconds": 8 * 10**13,
     "milliseconds": 8 * 10**16, "microseconds": 8 * 10**19,
@@ -144,8 +148,7 @@ def options_of(field: fields.Field[Any]) -> dict[str, Any]:  # noqa: PLR0911 - a
     if isinstance(field, fields.TimeDelta):
         return {"longest": _UNIT[field.precision]}
     if isinstance(field, fields.IP | fields.IPInterface):
-        version = getattr(field.DESERIALIZATION_CLASS, "version", None)
-        return {"version": version if version in {4, 6} else None}
+        return {"version": _VERSIONS.get(field.DESERIALIZATION_CLASS)}
     return {}
 
 
