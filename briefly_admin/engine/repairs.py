@@ -73,19 +73,23 @@ def compile_repairs(
     joins: list[sql.Composable] = []
     values: dict[str, sql.Composable] = {}
     aggregates: dict[str, sql.Composable] = {}
+    joined_to: dict[tuple[str, str], str] = {}
     for number, repair in enumerate(table.repairs):
         name = f"{joined or alias}_r{number}"
         if isinstance(repair, Repair):
             expression = repair.expression_for(columns.get(repair.column, ""))
-            values[repair.column] = template(expression, alias, columns, types)
+            # Whatever stands around it binds no tighter than the plan's own operators.
+            values[repair.column] = sql.SQL("({})").format(template(expression, alias, columns, types))
         elif isinstance(repair, AggregateRepair):
-            child_columns = {column.name for column in catalog[repair.child].columns}
-            within = scope
-            if at_once and repair.only_missing:
-                within = _gaps(table, repair.column, source, columns, types)
-            text = _AGGREGATE_AT_ONCE if at_once else _AGGREGATE
-            joins.append(_aggregate_join(plan, table, repair, source, name, alias, child_columns, within, text))
-            value = sql.SQL("coalesce({}.value, {})").format(sql.Identifier(name), sql.SQL(repair.empty))  # a literal
+            children = (repair.child, repair.child_key)
+            if children not in joined_to:
+                joined_to[children] = name
+                of_child = {column.name for column in catalog[repair.child].columns}
+                gaps = _gaps(table, repair, source, columns, types) if at_once else None
+                joins.append(_aggregate_join(plan, table, repair, source, name, alias, of_child, gaps or scope,
+                                             _AGGREGATE_AT_ONCE if at_once else _AGGREGATE))  # fmt: skip
+            found = sql.Identifier(joined_to[children], f"value{number}")
+            value = sql.SQL("coalesce({}, {})").format(found, sql.SQL(repair.empty))  # a literal
             aggregates[repair.column] = value
             values[repair.column] = (
                 _filled(repair.column, alias, columns, types, value) if repair.only_missing else value
@@ -98,24 +102,36 @@ def compile_repairs(
 
 
 _AGGREGATE: Final = sql.SQL(
-    "LEFT JOIN (SELECT c.{child_key} AS owner, {aggregate} AS value FROM {child} AS c {where} "
+    "LEFT JOIN (SELECT c.{child_key} AS owner, {values} FROM {child} AS c {where} "
     "GROUP BY c.{child_key}) AS {name} ON {name}.owner = {alias}.{key}"
 )
 
 
 _AGGREGATE_AT_ONCE: Final = sql.SQL(
-    "LEFT JOIN (WITH a AS MATERIALIZED (SELECT c.{child_key} AS owner, {aggregate} AS value FROM {child} AS c {where} "
-    "GROUP BY c.{child_key}) SELECT a.owner, a.value FROM a) AS {name} ON {name}.owner = {alias}.{key}"
+    "LEFT JOIN (WITH a AS MATERIALIZED (SELECT c.{child_key} AS owner, {values} FROM {child} AS c {where} "
+    "GROUP BY c.{child_key}) SELECT * FROM a) AS {name} ON {name}.owner = {alias}.{key}"
 )
 """A parallel scan would have each of its workers aggregate anew."""
 
 
+def _alike(table: Table, repair: AggregateRepair) -> dict[int, AggregateRepair]:
+    """Number → each repair of the table that aggregates the same children: one join serves them all."""
+    return {
+        number: each for number, each in enumerate(table.repairs)
+        if isinstance(each, AggregateRepair) and (each.child, each.child_key) == (repair.child, repair.child_key)
+    }  # fmt: skip
+
+
 def _gaps(
-    table: Table, column: str, source: Relation, columns: Collection[str], types: Mapping[str, str]
-) -> sql.Composable:
-    """The keys of the rows that lack the column's value."""
-    return sql.SQL("SELECT n.{} FROM {} AS n WHERE {} IS NULL").format(
-        sql.Identifier(table.key[0]), source(table.name), column_value(column, "n", columns, types)
+    table: Table, repair: AggregateRepair, source: Relation, columns: Collection[str], types: Mapping[str, str]
+) -> sql.Composable | None:
+    """The keys of the rows that lack what is aggregated; None where others need it, too."""
+    alike = _alike(table, repair).values()
+    if not all(each.only_missing for each in alike):
+        return None
+    missing = [sql.SQL("{} IS NULL").format(column_value(each.column, "n", columns, types)) for each in alike]
+    return sql.SQL("SELECT n.{} FROM {} AS n WHERE {}").format(
+        sql.Identifier(table.key[0]), source(table.name), sql.SQL(" OR ").join(missing)
     )
 
 
@@ -126,8 +142,14 @@ def _aggregate_join(
     child_types = {column.name: column.type for column in plan.table(repair.child).columns}
     key = sql.Identifier(repair.child_key)
     where = sql.SQL("WHERE c.{} IN ({})").format(key, scope) if scope else sql.SQL("")
+    values = (
+        sql.SQL("{} AS {}").format(
+            template(each.aggregate, "c", child_columns, child_types), sql.Identifier(f"value{number}")
+        )
+        for number, each in _alike(table, repair).items()
+    )
     return text.format(
-        child_key=key, aggregate=template(repair.aggregate, "c", child_columns, child_types),
+        child_key=key, values=sql.SQL(", ").join(values),
         child=source(repair.child), where=where, name=sql.Identifier(name), alias=sql.Identifier(alias),
         key=sql.Identifier(table.key[0]),
     )  # fmt: skip
@@ -180,7 +202,7 @@ def _wide(repair: GroupedRepair, columns: Mapping[str, str]) -> sql.SQL:
 _GROUPED_AT_ONCE: Final = sql.SQL(
     "LEFT JOIN (WITH g AS MATERIALIZED (SELECT {keys}, n.{group} AS grp, {order} FROM {table} AS n "
     "WHERE {n_column} IS NULL), h AS MATERIALIZED (SELECT m.{group} AS grp, coalesce(max({m_column}), -1)::{wide} "
-    "AS highest FROM {table} AS m WHERE m.{group} IN (SELECT g.grp FROM g) GROUP BY m.{group}) "
+    "AS highest FROM {table} AS m GROUP BY m.{group} HAVING count(*) > count({m_column})) "
     "SELECT {g_keys}, h.highest + row_number() OVER (PARTITION BY g.grp ORDER BY {g_order}) AS value "
     "FROM g JOIN h ON h.grp = g.grp) AS {name} ON {on}"
 )

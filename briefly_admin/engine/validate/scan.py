@@ -184,6 +184,8 @@ def _tallies(check: FieldCheck) -> Iterator[Tally]:
         if condition.test is not None:
             where = sql.SQL("({} AND {} AND {})").format(condition.fails, known, cured)
             yield Tally(check, condition.name, check.repair_words, FindingClass.REPAIRABLE, where)
+    if check.may_change is None and not check.is_unsure:
+        return
     right = sql.SQL("NOT {}").format(any_of(fails(check.before)))
     where = sql.SQL("({} AND {} AND {} AND {})").format(check.changed, known, cured, right)
     yield Tally(check, REPAIR, check.repair_words, FindingClass.REPAIRABLE, where)
