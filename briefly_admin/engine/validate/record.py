@@ -12,7 +12,7 @@ from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.compiler import Condition, Typed, conditions, readable
 from briefly_admin.engine.repairs import column_value, compile_repairs
 from briefly_admin.engine.target import Connection, safe_message
-from briefly_admin.plans.base import AggregateRepair, AnyRepair, Plan, Repair, Table
+from briefly_admin.plans.base import AggregateRepair, AnyRepair, GroupedRepair, Plan, Repair, Table
 from briefly_admin.plans.judging import FieldSpec, RecordSpec, describe
 
 ALIAS: Final = "t"
@@ -73,6 +73,10 @@ class CompiledTable:
     source: sql.Composable
     plain: sql.Composable
     """The table as `t` alone."""
+    joins: sql.Composable
+    """Of `source`, what follows `plain`."""
+    late: bool
+    """Whether there are joins, and rows that the rules take are told without them."""
     rows: sql.Composable
     within: sql.Composable
     """The part of the table at hand, a WHERE condition."""
@@ -124,7 +128,9 @@ def compile_table(
     if spec.has_hooks:
         fields = (_whole_row(spec, fields, repairs.values),)
     rows, whole = _not_excluded(table, excluded), sql.SQL("true")
-    return CompiledTable(table, found, source, plain, rows, whole, repairs.values, fields)
+    joined = [repair for repair in table.repairs if not isinstance(repair, Repair)]
+    late = bool(joined) and all(isinstance(repair, GroupedRepair) or repair.only_missing for repair in joined)
+    return CompiledTable(table, found, source, plain, repairs.joins, late, rows, whole, repairs.values, fields)
 
 
 def _declared(table: Table) -> dict[str, str]:

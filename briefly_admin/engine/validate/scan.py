@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count, islice
 from typing import Any, Final, LiteralString
 
 from psycopg import sql
@@ -10,7 +11,7 @@ from briefly_admin.domain.findings import Finding, FindingClass
 from briefly_admin.engine.compiler import Condition
 from briefly_admin.engine.validate.parts import SAMPLES, Part
 from briefly_admin.engine.validate.reading import Reading, as_json
-from briefly_admin.engine.validate.record import WHOLE_ROW, CompiledTable, FieldCheck
+from briefly_admin.engine.validate.record import ALIAS, WHOLE_ROW, CompiledTable, FieldCheck
 
 _LONGEST_VALUE: Final = 120
 """Characters of a value that a finding shows."""
@@ -82,7 +83,7 @@ def scan_parts(
     tests = [tally.where for tally in tallies] + [_disputed(check) for check in disputes]
     if not tests and not rules:
         return [], []
-    flagged = _count(reading, compiled, [*tests, *(rule.broken for rule in rules)], rules)
+    flagged = _count(reading, compiled, tests, rules)
     of_tallies, rest = flagged[: len(tallies)], flagged[len(tallies) :]
     found = {_key(tally): _Found(one.count) for tally, one in zip(tallies, of_tallies, strict=True) if one.count}
     samples = _Samples(reading, compiled)
@@ -123,9 +124,8 @@ class _Flagged:
 
 
 _COUNT: Final = sql.SQL(
-    "WITH judged AS MATERIALIZED (SELECT t.tableoid AS o, t.ctid AS c, {flags} FROM {source} "
-    "WHERE {within} AND {rows} AND {suspects}), counted AS MATERIALIZED (SELECT {counts} FROM judged) "
-    "SELECT {names}, {places} FROM counted AS n"
+    "WITH judged AS MATERIALIZED (SELECT t.{o} AS o, t.{c} AS c, {flags} FROM {source}), "
+    "counted AS MATERIALIZED (SELECT {counts} FROM judged) SELECT {names}, {places} FROM counted AS n"
 )
 _PLACES: Final = sql.SQL(
     "CASE WHEN n.{flag} > 0 THEN ARRAY("
@@ -136,20 +136,40 @@ _PLACES: Final = sql.SQL(
 def _count(
     reading: Reading, compiled: CompiledTable, flags: Sequence[sql.Composable], rules: Sequence[RowRule]
 ) -> list[_Flagged]:  # fmt: skip
-    """Every flag's rows, in one scan.
-
-    A glance at each row (`suspects`) tells those apart that every rule takes; what the flags cost, others alone pay.
-    """
-    names = [sql.Identifier(f"f{number}") for number in range(len(flags))]
-    suspects = [test for check in compiled.fields for test in check.suspects] + [rule.broken for rule in rules]
+    """Every flag's rows and every rule's, in one scan."""
+    names = [sql.Identifier(f"f{number}") for number in range(len(flags) + len(rules))]
+    o, c, source, broken = _suspects(compiled, rules)
     (row,) = reading.rows(_COUNT.format(
-        flags=_listed("{} AS {}", flags, names), within=compiled.within, rows=compiled.rows, suspects=any_of(suspects),
-        source=sql.SQL(" ").join([compiled.source, *(rule.join for rule in rules if rule.join is not None)]),
-        counts=_listed("count(*) FILTER (WHERE {}) AS {}", names, names), names=_listed("n.{}", names),
+        o=o, c=c, source=source, flags=_listed("{} AS {}", [*flags, *broken], names), names=_listed("n.{}", names),
+        counts=_listed("count(*) FILTER (WHERE {}) AS {}", names, names),
         places=sql.SQL(", ").join(_PLACES.format(flag=name, samples=sql.Literal(SAMPLES)) for name in names),
     ))  # fmt: skip
-    size = len(flags)
-    return [_Flagged(number, int(row[number]), row[size + number] or []) for number in range(size)]
+    return [_Flagged(number, int(row[number]), row[len(names) + number] or []) for number in range(len(names))]
+
+
+def _suspects(
+    compiled: CompiledTable, rules: Sequence[RowRule]
+) -> tuple[sql.Identifier, sql.Identifier, sql.Composable, Sequence[sql.Composable]]:
+    """The rows `t`, with their repairs' joins, that a glance does not tell right: what is asked of each pays for these.
+
+    Names of t's columns that say where the row is, what to put after FROM, and of each rule whether `t` breaks it.
+    """
+    broken = [rule.broken for rule in rules]
+    suspects = any_of([test for check in compiled.fields for test in check.suspects] + broken)
+    where = sql.SQL("WHERE {} AND {} AND {}").format(compiled.within, compiled.rows, suspects)
+    joins = sql.SQL(" ").join(rule.join for rule in rules if rule.join is not None)
+    if not compiled.late:
+        source = sql.SQL("{} {} {}").format(compiled.source, joins, where)
+        return sql.Identifier("tableoid"), sql.Identifier("ctid"), source, broken
+    # A repair's value is looked up for suspects alone: the planner, who thinks them many, would do it for every row.
+    present = {column.name for column in compiled.catalog.columns}
+    o, c, *names = islice((name for n in count() if (name := f"s{n}") not in present), len(rules) + 2)
+    told = zip([sql.SQL("t.tableoid"), sql.SQL("t.ctid"), *broken], map(sql.Identifier, [o, c, *names]), strict=True)
+    source = sql.SQL("(SELECT t.*, {} FROM {} {} {} OFFSET 0) AS t {}").format(
+        sql.SQL(", ").join(sql.SQL("{} AS {}").format(*each) for each in told),
+        compiled.plain, joins, where, compiled.joins,
+    )  # fmt: skip
+    return sql.Identifier(o), sql.Identifier(c), source, [sql.Identifier(ALIAS, name) for name in names]
 
 
 def _listed(text: LiteralString, *parts: Sequence[sql.Composable]) -> sql.Composable:
