@@ -8,7 +8,7 @@ from psycopg import sql
 
 from briefly_admin.engine.compiler.conditions import Condition, conditions
 from briefly_admin.engine.compiler.views import Typed
-from briefly_admin.plans.judging import RecordSchema, describe
+from briefly_admin.plans.judging import FieldSpec, RecordSchema, describe
 
 How = Literal["exact", "sound", "python"]
 
@@ -35,11 +35,17 @@ def coverage(record: RecordSchema, types: Mapping[str, str]) -> tuple[RuleCovera
         why = "the schema looks at rows as a whole"
         return (RuleCoverage("row", "schema", "must satisfy the record schema", "python", why),)
     return tuple(
-        RuleCoverage(field.name, condition.name, condition.words, _how(condition), condition.why)
+        RuleCoverage(field.name, _rule_name(condition, types, field), condition.words, _how(condition), condition.why)
         for field in spec.fields
+        if field.name in types or not field.has_default
         for condition in conditions(field, Typed(sql.Identifier(field.name), types.get(field.name, "text")))
-        if condition.test is not None
+        if condition.test is not None and (field.name in types or condition.name == "null")
     )
+
+
+def _rule_name(condition: Condition, types: Mapping[str, str], field: FieldSpec) -> str:
+    """The one rule of a column that is not there is that it must be."""
+    return condition.name if field.name in types else "required"
 
 
 def _how(condition: Condition) -> How:

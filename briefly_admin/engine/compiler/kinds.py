@@ -82,7 +82,8 @@ def _of_float(spec: FieldSpec, view: View) -> Answer | None:
     if spec.kind == "float":
         infinite = view.format("({v} > '-Infinity' AND {v} < 'Infinity')")
         return ALWAYS if spec.special else Answer(infinite)
-    return None
+    of_text = spec.kind in {"date", "time", "uuid", "address", "interface"}
+    return NEVER if of_text or (spec.kind == "moment" and spec.form in {"iso", "iso8601"}) else None
 
 
 def _of_inet(spec: FieldSpec, view: View) -> Answer | None:
