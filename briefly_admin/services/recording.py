@@ -40,7 +40,7 @@ class Recorder:
 
     def _take_over(self, connection: Connection, target: TargetConnection, deed: Deed, target_id: str) -> None:
         count, last = 0, None
-        while rows := correcting.records(target, deed.id, after=(last.table, last.key) if last else None):
+        for rows in correcting.records(target, deed.id):
             corrections.add(connection, deed=deed.id, target_id=target_id, by=deed.by, rows=rows)
             count, last = count + len(rows), rows[-1]
         if last is None:  # another settled it between the look and the lock

@@ -213,6 +213,18 @@ def test_a_schema_that_looks_at_whole_rows(connection: Session) -> None:
     typed = check_row(connection, WHOLE, "ranges", ("2",), {"low": "-1"})
     assert _faults(typed) == {"low": ("Must be greater than or equal to 0.",)}
 
+    def correct(key: str, **changes: str) -> ShownRow:
+        row = read_row(connection, WHOLE, "ranges", (key,))
+        return correct_row(
+            _target(connection), WHOLE, "ranges", (key,), version=row.version, changes=changes, deed=deed()
+        )  # fmt: skip
+
+    with pytest.raises(InvalidRequest) as raised:  # though it is told of a field that was not changed
+        correct("2", low="9")
+    assert raised.value.details == {"high": ["must not be below low"]}
+    assert correct("1", low="4").blocks  # as before: a step towards a cure
+    assert not correct("1", low="2").blocks
+
 
 def test_a_correction_changes_what_was_named_and_records_it(things: Session) -> None:
     row = _read(things, "b", "2")
@@ -221,7 +233,7 @@ def test_a_correction_changes_what_was_named_and_records_it(things: Session) -> 
     assert done == _read(things, "b", "2")
     assert done.version != row.version
     (made,) = left_over(things)
-    (record,) = records(things, made.id)
+    ((record,),) = records(things, made.id)
     assert (made.by, made.role, made.via, made.address, made.cause) == (
         "olga@example.com", "operator", "page", "127.0.0.1", None
     )  # fmt: skip
@@ -383,7 +395,7 @@ def test_what_a_trigger_changes_beside_is_recorded(things: Session) -> None:
     trigger(things, "NEW.seen := '2024-01-01 00:00:00+00'; NEW.word := upper(NEW.word); RETURN NEW;")
     row = _correct(things, _read(things, "a", "1"), word="other")
     assert (_field(row, "word").value, row.blocks) == ("OTHER", False)
-    (record,) = records(things, left_over(things)[0].id)
+    ((record,),) = records(things, left_over(things)[0].id)
     assert record.values == {"word": ("one", "OTHER"), "seen": (None, "2024-01-01 00:00:00+00")}
 
 

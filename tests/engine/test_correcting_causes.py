@@ -122,8 +122,7 @@ def test_a_preview_changes_nothing_and_the_fix_changes_what_it_showed(things: Se
     assert _counts(things) == [0, 7, 3, 3, None, 7, 7, 7, 7, 7]
     (made,) = left_over(things)
     assert made.cause == RANGE
-    rows = records(things, made.id, limit=4)
-    rows += records(things, made.id, after=(rows[-1].table, rows[-1].key))
+    rows = [row for chunk in records(things, made.id, chunk=4) for row in chunk]
     assert [(row.key, row.values) for row in rows][:2] == [
         (("b", "2"), {COUNT: ("-1", "7")}), (("x%", "10"), {COUNT: ("-10", "7")})
     ]  # fmt: skip
@@ -221,7 +220,7 @@ def test_secret_values_stand_nowhere(things: Session) -> None:
     cause = Cause(THINGS, "secret", "length")
     done = _fix(things, {"secret": "canary-new"}, cause, expected=1)
     assert done.samples == ((("d", "4"), {}),)
-    (record,) = records(things, left_over(things)[0].id)
+    ((record,),) = records(things, left_over(things)[0].id)
     assert (record.values, record.secrets) == ({}, ("secret",))
     outbox = repr(things.execute("SELECT c::text FROM briefly_migration.correction AS c").fetchall())
     assert SECRET not in outbox

@@ -9,11 +9,10 @@ from psycopg import sql
 from briefly_admin.domain.corrections import Cause, RowOfCause
 from briefly_admin.domain.errors import NotFound
 from briefly_admin.domain.findings import FindingClass
-from briefly_admin.engine.correcting.place import Place, checked_key, checked_table
+from briefly_admin.engine.correcting.place import Place, checked_key, find_place
 from briefly_admin.engine.correcting.verdict import stream
 from briefly_admin.engine.target import Connection
 from briefly_admin.engine.validate.across import declared_rules, set_rule
-from briefly_admin.engine.validate.examine import read_catalog
 from briefly_admin.engine.validate.reading import reading
 from briefly_admin.engine.validate.record import WHOLE_ROW, CompiledTable, FieldCheck, compile_table
 from briefly_admin.engine.validate.scan import REPAIR, any_of, fails, really_fail, sample, shown
@@ -33,9 +32,8 @@ def rows_of_cause(
     `connection` is busy with a read-only transaction until the iterator ends or is closed. Raises NotFound where the
     plan has no such table or rule; Refused, Unavailable, RunFailed as `examine` does.
     """
-    checked_table(plan, cause.table)
     with reading(connection):
-        place = Place(plan, plan.table(cause.table), read_catalog(connection, plan))
+        place = find_place(connection, plan, cause.table)
         yield from islice(living(connection, place, cause, classes, excluded), limit)
 
 
@@ -43,12 +41,11 @@ def rows_of_keys(
     connection: Connection, plan: Plan, cause: Cause, keys: Iterable[Sequence[str]]
 ) -> Iterator[RowOfCause]:
     """The rows of these keys that are still there, with the value of the cause's field. Raises as `rows_of_cause`."""
-    table = checked_table(plan, cause.table)
     with reading(connection):
-        place = Place(plan, table, read_catalog(connection, plan))
+        place = find_place(connection, plan, cause.table)
         remaining = iter(keys)
         while chunk := list(islice(remaining, _KEYS_AT_ONCE)):
-            yield from _of_keys(connection, place, cause, [checked_key(table, key) for key in chunk])
+            yield from _of_keys(connection, place, cause, [checked_key(place.table, key) for key in chunk])
 
 
 def _of_keys(connection: Connection, place: Place, cause: Cause, keys: Keys) -> Iterator[RowOfCause]:

@@ -1,17 +1,17 @@
 """The record of corrections in the target: written in the transaction that changes the rows, taken over afterwards."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from psycopg import errors, sql
-from psycopg.rows import dict_row
 
 from briefly_admin.domain.corrections import Cause, CorrectedRow, Deed
 from briefly_admin.domain.errors import Refused
 from briefly_admin.engine.correcting.answers import answering
-from briefly_admin.engine.target import Connection, safe_message
+from briefly_admin.engine.target import Connection, safe_message, server_cursor
 
 _DDL: Final = """
 CREATE SCHEMA IF NOT EXISTS briefly_migration;
@@ -93,8 +93,8 @@ def left_over(connection: Connection, *, limit: int = 100) -> tuple[Deed, ...]:
         if not is_there(connection):
             return ()
         rows = connection.execute(
-            "SELECT deed, (array_agg(by))[1] FROM briefly_migration.correction "
-            "GROUP BY deed ORDER BY min(at), deed LIMIT %s",
+            "SELECT deed, by FROM (SELECT DISTINCT ON (deed) deed, by, at FROM briefly_migration.correction) AS d "
+            "ORDER BY at, deed LIMIT %s",
             (limit,),
         ).fetchall()
     return tuple(_deed(deed, by) for deed, by in rows)
@@ -105,26 +105,21 @@ def _deed(deed: UUID, by: dict[str, Any]) -> Deed:
     return Deed(deed, by["by"], by["role"], by["via"], by["address"], cause)
 
 
-def records(
-    connection: Connection, deed: UUID, *, after: tuple[str, Sequence[str]] | None = None, limit: int = 5000
-) -> tuple[CorrectedRow, ...]:
-    """A deed's rows in the order of (table, key), from the one after `after`."""
-    beyond: sql.Composable = sql.SQL("true")
-    if after is not None:
-        beyond = sql.SQL('("table", key) > ({}, {}::text[])').format(sql.Literal(after[0]), sql.Literal(list(after[1])))
+def records(connection: Connection, deed: UUID, *, chunk: int = 5000) -> Iterator[Sequence[CorrectedRow]]:
+    """A deed's rows by table and key, `chunk` at a time. `connection`: idle, and busy until the iterator ends."""
     query = sql.SQL(
-        'SELECT "table", key, at, changes FROM briefly_migration.correction WHERE deed = {} AND {} '
-        'ORDER BY "table", key LIMIT {}'
-    ).format(sql.Literal(deed), beyond, sql.Literal(limit))
-    with answering(), connection.cursor(row_factory=dict_row) as cursor:
-        return tuple(_row(row) for row in cursor.execute(query).fetchall())
+        'SELECT "table", key, at, changes FROM briefly_migration.correction WHERE deed = {} ORDER BY "table", key'
+    ).format(sql.Literal(deed))
+    with answering(), connection.transaction(), server_cursor(connection, "briefly_records", chunk=chunk) as cursor:
+        cursor.execute(query)
+        while rows := cursor.fetchmany(chunk):
+            yield [_row(*row) for row in rows]
 
 
-def _row(row: dict[str, Any]) -> CorrectedRow:
-    changes = row["changes"]
+def _row(table: str, key: Sequence[str], at: datetime, changes: Mapping[str, Mapping[str, Any]]) -> CorrectedRow:
     values = {name: (change["before"], change["after"]) for name, change in changes.items() if "secret" not in change}
     secrets = tuple(sorted(name for name, change in changes.items() if "secret" in change))
-    return CorrectedRow(row["table"], tuple(row["key"]), values, secrets, row["at"])
+    return CorrectedRow(table, tuple(key), values, secrets, at)
 
 
 def empty(connection: Connection, deed: UUID) -> None:

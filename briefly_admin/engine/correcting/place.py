@@ -1,7 +1,7 @@
 """Where a row is: a table of the plan, and a key given as texts, compared by PostgreSQL alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
@@ -10,7 +10,7 @@ from briefly_admin.domain.errors import InvalidRequest, NotFound, Refused
 from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.target import Connection
 from briefly_admin.engine.validate.examine import read_catalog
-from briefly_admin.plans.base import Plan, Table
+from briefly_admin.plans.base import AggregateRepair, Plan, Table
 from briefly_admin.store.texts import storable
 
 
@@ -86,8 +86,13 @@ def checked_key(table: Table, key: Sequence[str]) -> tuple[str, ...]:
 
 
 def find_place(connection: Connection, plan: Plan, name: str) -> Place:
-    """Raises NotFound, Refused."""
-    return Place(plan, checked_table(plan, name), read_catalog(connection, plan))
+    """The table, with what its rules look at beside it. Raises NotFound, Refused."""
+    table = checked_table(plan, name)
+    beside = {key.parent for key in table.foreign_keys}
+    beside |= {repair.child for repair in table.repairs if isinstance(repair, AggregateRepair)}
+    beside |= {other for relation in table.relations for other in relation.tables.values()}
+    needed = replace(plan, tables=[each for each in plan.tables if each.name in beside or each is table])
+    return Place(plan, table, read_catalog(connection, needed))
 
 
 def find_key(connection: Connection, place: Place, key: Sequence[str]) -> tuple[str, ...]:

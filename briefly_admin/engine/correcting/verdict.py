@@ -23,6 +23,8 @@ from briefly_admin.plans.judging import describe
 
 _CHUNK: Final = 2000
 _OTHER: Final = "o"
+WHOLE_ROW_RULE: Final = "schema"
+"""Of a record schema that looks at whole rows: as validation calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ def _whole_row_faults(rows: Rows, row: Mapping[str, Any]) -> Iterator[Fault]:
         secret = name in table.secrets or (name not in known and table.secrets)
         words = "must satisfy the record schema" if secret else " ".join(_flat(texts))
         of_field = name in known
-        yield Fault(name if of_field else "", "schema", words, frozenset({name}) if of_field else known)
+        yield Fault(name if of_field else "", WHOLE_ROW_RULE, words, frozenset({name}) if of_field else known)
 
 
 def _flat(texts: Any) -> Iterator[str]:

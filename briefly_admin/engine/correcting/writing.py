@@ -17,10 +17,11 @@ from briefly_admin.engine.correcting.columns import Asked, asked
 from briefly_admin.engine.correcting.place import Place, find_key, find_place
 from briefly_admin.engine.correcting.showing import VERSION, shown, stored, too_long
 from briefly_admin.engine.correcting.values import require_changeable, typed, value_faults
-from briefly_admin.engine.correcting.verdict import Fault, faults
+from briefly_admin.engine.correcting.verdict import WHOLE_ROW_RULE, Fault, faults
 from briefly_admin.engine.retry import lost_connection
 from briefly_admin.engine.target import Connection, Target
 from briefly_admin.plans.base import Plan
+from briefly_admin.plans.judging import describe
 
 _NOTHING: Final = "Nothing was changed."
 
@@ -45,8 +46,9 @@ def correct_row(
             require_changeable(columns, changes)
             before = _lock(connection, place, key, columns, version)
             changes = _real_changes(connection, place, key, columns, changes)
+            known = _of_whole_row(connection, place, key)
             _update(connection, place, key, changes)
-            _judge(connection, place, key, changes)
+            _judge(connection, place, key, changes, known)
             _record(connection, place, key, columns, before, changes, deed)
             return shown(connection, place, key, changes)
 
@@ -97,9 +99,8 @@ def _lock(
     connection: Connection, place: Place, key: Sequence[str], columns: Sequence[Asked], version: str
 ) -> Mapping[str, str | None]:
     """The row's texts before, by column: of those that are recorded. Raises Refused where it is another one by now."""
-    texts = [sql.SQL("o.{}::text").format(sql.Identifier(column.name)) for column in _recorded(columns)]
     query = sql.SQL("SELECT {} FROM {} AS o WHERE {} FOR UPDATE OF o").format(
-        sql.SQL(", ").join([VERSION, *texts]), place.here.identifier, place.is_row("o", key)
+        sql.SQL(", ").join([VERSION, *_texts(_recorded(columns))]), place.here.identifier, place.is_row("o", key)
     )
     row = connection.execute(query).fetchone()
     if row is None:
@@ -112,6 +113,14 @@ def _lock(
 def _recorded(columns: Sequence[Asked]) -> list[Asked]:
     """Columns whose change is recorded, whoever made it: a trigger may change what nobody typed."""
     return [column for column in columns if not column.why_fixed]
+
+
+def _texts(columns: Sequence[Asked]) -> list[sql.Composable]:
+    """The columns' texts; of a secret one what tells it from another, which stays in the database's transaction."""
+    return [
+        sql.SQL("md5(o.{}::text)" if column.secret else "o.{}::text").format(sql.Identifier(column.name))
+        for column in columns
+    ]
 
 
 def _real_changes(
@@ -164,11 +173,23 @@ def _update(connection: Connection, place: Place, key: Sequence[str], changes: C
         )
 
 
-def _judge(connection: Connection, place: Place, key: Sequence[str], changes: Changes) -> None:
-    """Raises InvalidRequest where a changed column would still block, Refused where the row is not there any more."""
+def _of_whole_row(connection: Connection, place: Place, key: Sequence[str]) -> frozenset[Fault]:
+    """What a schema that looks at whole rows says before the change: nobody knows which columns had a part in it."""
+    if not describe(place.table.record).has_hooks:
+        return frozenset()
+    return frozenset(fault for _, fault in faults(connection, stored(connection, place, key), about=(), changed=()))
+
+
+def _judge(
+    connection: Connection, place: Place, key: Sequence[str], changes: Changes, known: frozenset[Fault]
+) -> None:  # fmt: skip
+    """Raises InvalidRequest where a changed column would still block, or the whole row for what was not `known`."""
     found: dict[str, list[str]] = {}
     for _, fault in faults(connection, stored(connection, place, key), about=changes, changed=changes):
-        for field in _named(fault, changes):
+        if fault.field not in changes and fault in known:
+            continue
+        fields = _named(fault, changes)
+        for field in fields or ([fault.field] if fault.rule == WHOLE_ROW_RULE else ()):
             found.setdefault(field, []).append(fault.words)
     if found:
         raise invalid(found)
@@ -186,9 +207,8 @@ def _record(
     before: Mapping[str, str | None], changes: Changes, deed: Deed,
 ) -> None:  # fmt: skip
     """Raises Refused where triggers undid the change, or took the row away."""
-    texts = [sql.SQL("o.{}::text").format(sql.Identifier(name)) for name in before]
     query = sql.SQL("SELECT {} FROM {} AS o WHERE {}").format(
-        sql.SQL(", ").join(texts), place.here.identifier, place.is_row("o", key)
+        sql.SQL(", ").join(_texts(_recorded(columns))), place.here.identifier, place.is_row("o", key)
     )
     row = connection.execute(query).fetchone()
     after = dict(zip(before, row, strict=True)) if row else {}
