@@ -78,14 +78,19 @@ class Ground:
         """The same, and `settle` was given its URL: migrated, with all indexes and constraints of the plan."""
         return self._made(f"bench_settled_{rows}", [sql.SQL(_FILL).format(sql.Literal(rows))], settle)
 
+    def make_dirty(self, scale: int) -> str:
+        """The seed's rows times `scale`, five in a hundred to be repaired, every other fault once."""
+        return self._made(f"bench_dirty_{scale}", [], scale=scale, dirty=5)
+
     def _made(
-        self, name: str, fill: Sequence[sql.SQL | sql.Composed], settle: Callable[[str], object] = lambda _: None
-    ) -> str:
+        self, name: str, fill: Sequence[sql.SQL | sql.Composed], settle: Callable[[str], object] = lambda _: None, *,
+        scale: int = 1, dirty: int = 0,
+    ) -> str:  # fmt: skip
         if name not in self._databases():
             unfinished = f"{name}_unfinished"
             self._do("DROP DATABASE IF EXISTS {} WITH (FORCE)", unfinished)
             self._do("CREATE DATABASE {} OWNER {}", unfinished, self._owner)
-            sampledata.create(Target(self.url(unfinished)), plan("unified"), scale=1, embeddings=0)
+            sampledata.create(Target(self.url(unfinished)), plan("unified"), scale=scale, dirty=dirty, embeddings=0)
             with psycopg.connect(self.url(unfinished)) as connection:
                 for statement in fill:
                     connection.execute(statement)

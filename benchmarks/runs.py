@@ -50,6 +50,16 @@ def migrate(ground: Ground, target: str, batch: int | str, *, whole: bool = Fals
         return Ran(int(moved["changed"]), _seconds(view), peak)
 
 
+def validate(ground: Ground, target: str, workers: int) -> float:
+    """Seconds of the phase validate of a run by so many workers. Raises AssertionError unless it ends well."""
+    with ground.field(target) as field:
+        for _ in range(workers):
+            field.worker()
+        field.listening(workers)
+        view, _ = _ended(field, field.services.runs.start(ANA, RunKind.VALIDATION, config={"workers": workers}))
+        return _seconds(view)["validate"]
+
+
 @dataclass(frozen=True)
 class Sealed:
     """A backup: its rows and sealed bytes, seconds until all was sealed and until all was proven, and peak memory."""

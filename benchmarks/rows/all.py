@@ -1,12 +1,12 @@
 """The speed table of the promises, line by line; lines without a trial are not measured yet."""
 
-from benchmarks.rows import backup, migrate, rollback, scale
+from benchmarks.rows import backup, migrate, rollback, scale, validate
 from benchmarks.rows.row import Row
 
 TABLE: tuple[Row, ...] = (
-    Row("validate", "validate, tables without sound rules", "marshmallow row by row on a sample, per row", "≥ 200×"),
-    Row("validate_email", "validate, tables with an e-mail rule", "the same", "≥ 30×"),
-    Row("validate_count", "validate, rules and foreign keys", "SELECT count(*) of the same tables", "≤ 12× its time"),
+    validate.PLAIN,
+    validate.EMAIL,
+    validate.COUNT,
     backup.PROVEN_EMBEDDED,
     backup.PROVEN_NARROW,
     backup.SEALED_NARROW,

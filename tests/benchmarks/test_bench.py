@@ -14,7 +14,7 @@ from benchmarks.__main__ import asked, measure, publish
 from benchmarks.ground import Ground
 from benchmarks.picture import draw
 from benchmarks.report import NOT_YET, lines
-from benchmarks.rows import backup, migrate, rollback, scale
+from benchmarks.rows import backup, migrate, rollback, scale, validate
 from benchmarks.rows.all import ROWS, TABLE
 from briefly_admin.embedded import EmbeddedServers
 from tests.faults.ledger import Ledger
@@ -43,6 +43,7 @@ def small() -> dict[str, Any]:
         "backup_narrow": lambda ground, seed: backup.narrow(ground, seed, 300),
         "backup_embedded": lambda ground, seed: backup.embedded(ground, seed, 50),
         "rollback": lambda ground, seed: rollback.trial(ground, seed, 300),
+        "validate": lambda ground, seed: validate.trial(ground, seed, 20, 60),
     }
 
 
@@ -120,6 +121,31 @@ def test_a_rollback_is_weighed_by_its_medians() -> None:
     assert not rollback.weigh([{"ours": 7.01, "theirs": 10, **before}]).met
 
 
+def test_validation_is_measured_beside_marshmallow_and_count(ground: Ground, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "results.jsonl")
+    for name in ("validate", "validate_email", "validate_count"):  # they share their trials
+        assert measure(ground, replace(ROWS[name], trial=small()["validate"], wanted=1), ledger)
+    (written,) = ledger.trials()
+    facts = written.facts
+    assert facts["rows"] > 139 * 20
+    assert 0 < facts["count"] < min(facts["keys"], facts["whole"], facts["two"])
+    assert all(facts[whose][group] > 0 for whose in ("ours", "theirs") for group in ("email", "other"))
+
+
+def test_validation_is_weighed_by_its_medians() -> None:
+    facts = [
+        {"count": 1, "keys": 8, "whole": whole, "two": 7, "ours": {"email": 1, "other": 0.1},
+         "theirs": {"email": 30, "other": 20}} for whole in (2, 12, 90)
+    ]  # fmt: skip
+    assert validate.weigh_rows(facts, "email", 30).met
+    assert not validate.weigh_rows(facts, "email", 30.1).met
+    assert (validate.weigh_rows(facts, "other", 200).ratio, validate.weigh_rows(facts, "other", 200).met) == (200, True)
+    found = validate.weigh_count(facts, 12)
+    assert (found.ratio, found.met, found.theirs) == (12, True, "1.000 s")
+    assert found.ours == "12.00 s (without uniqueness and relations 8.00 s; two workers 7.00 s)"
+    assert not validate.weigh_count(facts, 11.9).met
+
+
 def test_a_start_goes_on_from_what_was_tried(ground: Ground, tmp_path: Path) -> None:
     ledger, tried = Ledger(tmp_path / "results.jsonl"), []
 
@@ -172,13 +198,13 @@ def test_a_row_that_nobody_knows_is_refused(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit) as end:
         asked(["quickly"])
     assert end.value.code == 2
-    assert "there is no row quickly; the rows are backup_embeddings, " in capsys.readouterr().err
+    assert "there is no row quickly; the rows are validate, validate_email, " in capsys.readouterr().err
 
 
 def test_one_row_may_be_asked_for() -> None:
     assert [row.name for row in asked(["auto"])] == ["auto"]
     assert [row.name for row in asked([])] == [
-        "backup_embeddings", "backup_narrow", "backup_copy", "backup_copy_embeddings", "backup_memory",
+        "validate", "validate_email", "validate_count", "backup_embeddings", "backup_narrow", "backup_copy", "backup_copy_embeddings", "backup_memory",
         "migrate", "auto", "row_by_row", "rollback", "memory", "cost",
     ]  # fmt: skip
 
