@@ -309,7 +309,7 @@ def part(dice: Random, depth: int = 0, *, nested: bool = False) -> Part:
     elif dice.random() < 0.15 and draft.target is not fields.Constant:
         options["load_default"] = made(dice.choice((0, "x", list)))
     if nested and dice.random() < 0.1:
-        options["data_key"] = dice.choice(("A", "a b", "%s"))
+        options["data_key"] = f"%s {dice.getrandbits(40)}"
     if dice.random() < 0.04:
         options["pre_load"] = _strip
     if dice.random() < 0.04:

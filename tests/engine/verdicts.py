@@ -5,24 +5,24 @@ says what is wrong with them; a field or validator that breaks over a value does
 """
 
 import json
-import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import psycopg
-from marshmallow import Schema, decorators, fields, validate
+from marshmallow import Schema, decorators, fields, missing, validate
 from psycopg import sql
 
 from briefly_admin.domain.findings import Finding, FindingClass
 from briefly_admin.domain.records import QuarantinedRow
-from briefly_admin.engine.validate import blocked_rows, examine
+from briefly_admin.engine import validate as validation
 from briefly_admin.plans.base import Plan, Repair, Table
 
 Session = psycopg.Connection[Any]
+Rows = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], Collection[str]]]
+"""Key → (the row as it is, the row once repaired, columns that the repairs change), as marshmallow gets them."""
 SAMPLES = 100
 """A finding has no more samples."""
 _TYPE, _NULL = "type", "null"
@@ -73,17 +73,20 @@ class _Column:
 
 
 def load(connection: Session, case: Case) -> None:
-    """Make the table and its rows, in the open transaction."""
+    """Make the table and its rows, in the open transaction; with the keys 0, 1 … where no column is the key."""
+    types, rows = case.types, case.rows
+    if "id" not in types:
+        types = {"id": "bigint", **types}
+        rows = [{"id": str(number), **row} for number, row in enumerate(rows)]
     columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(type_)) for name, type_ in case.types.items()
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(type_)) for name, type_ in types.items()
     )
     name = sql.Identifier(case.table.schema, case.table.name)
-    connection.execute(sql.SQL("CREATE TABLE {} (id bigint PRIMARY KEY, {})").format(name, columns))
-    listed = sql.SQL(", ").join(map(sql.Identifier, case.types))
-    copy = sql.SQL("COPY {} (id, {}) FROM STDIN").format(name, listed)
+    connection.execute(sql.SQL("CREATE TABLE {} ({}, PRIMARY KEY (id))").format(name, columns))
+    copy = sql.SQL("COPY {} ({}) FROM STDIN").format(name, sql.SQL(", ").join(map(sql.Identifier, types)))
     with connection.cursor().copy(copy) as loading:
-        for number, row in enumerate(case.rows):
-            loading.write_row([str(number), *(row[column] for column in case.types)])
+        for row in rows:
+            loading.write_row([row[column] for column in types])
 
 
 def differences(connection: Session, cases: Sequence[Case]) -> list[Difference]:
@@ -98,7 +101,7 @@ def differences(connection: Session, cases: Sequence[Case]) -> list[Difference]:
     for case in cases:
         mine = [finding for finding in findings if finding.table == case.table.name]
         keys = [row.key[0] for row in blocked if row.table == case.table.name]
-        found += _compare(connection, case, mine, keys)
+        found += compare(case, read_rows(connection, case), mine, keys)
     return found
 
 
@@ -108,7 +111,9 @@ def _validated(
     """In a savepoint: the transaction survives whatever breaks."""
     plan = Plan("generated", "Generated", "", tuple(tables))
     with connection.transaction(force_rollback=True):
-        return examine(connection, plan, exclude=exclude), () if exclude else list(blocked_rows(connection, plan))
+        return validation.examine(connection, plan, exclude=exclude), () if exclude else list(
+            validation.blocked_rows(connection, plan)
+        )
 
 
 def _broken(connection: Session, case: Case, error: Exception) -> Difference:
@@ -134,8 +139,13 @@ def _breaks(connection: Session, table: Table, others: Sequence[Sequence[str]] =
     return not _accepts(lambda _: _validated(connection, [table], {table.name: others} if others else None), None)
 
 
-def _compare(connection: Session, case: Case, findings: Sequence[Finding], blocked: Sequence[str]) -> list[Difference]:
-    rows = dict(read_rows(connection, case))
+def compare(
+    case: Case, rows: Rows, findings: Sequence[Finding], blocked: Sequence[str], others: Collection[str] = ()
+) -> list[Difference]:
+    """`findings` of the record schema, and the keys of all blocked rows, beside marshmallow's verdicts of the rows.
+
+    `others`: keys of rows that are blocked besides, by rules across rows.
+    """
     columns = _judged(case, rows)
     found = list(_unknown(case, findings, columns))
     for name, column in columns.items():
@@ -144,16 +154,16 @@ def _compare(connection: Session, case: Case, findings: Sequence[Finding], block
             Difference(case.table.name, name, f"{_where(case, name)} {words}")
             for words in _differences_of(column, mine, rows, name)
         ]
-    expected = {key for column in columns.values() for key in column.after.keys() | column.too_big}
+    expected = {key for column in columns.values() for key in column.after.keys() | column.too_big} | set(others)
     twice = [key for key, count in Counter(blocked).items() if count > 1]
     if set(blocked) != expected or twice:
-        wrong = sorted(set(blocked) ^ expected, key=int)[:3]
+        wrong = sorted(set(blocked) ^ expected)[:3]
         words = f"blocked_rows: {len(blocked)} rows, not {len(expected)}: {wrong}, twice: {twice[:3]}"
         found.append(Difference(case.table.name, "", words))
     return found
 
 
-def _judged(case: Case, rows: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, _Column]:
+def _judged(case: Case, rows: Rows) -> dict[str, _Column]:
     """marshmallow's verdicts, of each field; of the field 'row' alone where the schema looks at rows as a whole."""
     schema = case.table.record()
     names = {each.data_key or name: each for name, each in schema.load_fields.items()}
@@ -162,7 +172,7 @@ def _judged(case: Case, rows: Mapping[str, tuple[dict[str, Any], dict[str, Any]]
     columns = {name: _Column(repaired=name in repaired) for name in (*names, *(repaired - names.keys()))}
     if whole:
         columns = {"row": _Column(repaired=bool(repaired))}
-    for key, (raw, after) in rows.items():
+    for key, (raw, after, changed) in rows.items():
         for place, values in (("before", raw), ("after", after)):
             wrong = faulty(schema, values)
             if whole and wrong:
@@ -171,7 +181,7 @@ def _judged(case: Case, rows: Mapping[str, tuple[dict[str, Any], dict[str, Any]]
                 getattr(columns[name], place)[key] = _detail(names[name], name, values)
         for name in repaired:
             column = columns["row" if whole else name]
-            if _shown(after.get(name)) != _shown(raw.get(name)):
+            if name in changed:
                 column.changed.add(key)
             if not whole and not _fits(case.types.get(name, ""), after.get(name)):
                 column.too_big.add(key)
@@ -183,11 +193,6 @@ _LIMITS = {"smallint": 2**15, "integer": 2**31}
 
 def _fits(type_: str, value: Any) -> bool:
     return type_ not in _LIMITS or not isinstance(value, int) or -_LIMITS[type_] <= value < _LIMITS[type_]
-
-
-def _shown(value: Any) -> str:
-    with _long_integers():
-        return repr(value)
 
 
 def _unknown(case: Case, findings: Iterable[Finding], columns: Iterable[str]) -> Iterator[Difference]:
@@ -205,50 +210,60 @@ def _where(case: Case, name: str) -> str:
     return f"[{type_}] {case.sources.get(name, '')} {words}".strip()
 
 
-def read_rows(connection: Session, case: Case) -> Iterator[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
-    """(key, (row as it is, row once repaired)), both as marshmallow gets them."""
-    pairs: list[sql.Composable] = []
+def read_rows(connection: Session, case: Case) -> Rows:
+    """The rows of a table whose repairs are row repairs."""
+    pairs, changes = [], []
     for repair in case.table.repairs:
         assert isinstance(repair, Repair)
         there = sql.Identifier("as it is", repair.column) if repair.column in case.types else sql.SQL("NULL::text")
         value = sql.SQL(repair.expression).format(**{repair.column: there})
         pairs.append(sql.SQL("{}::text, {}").format(sql.Literal(repair.column), value))
+        changes.append(sql.SQL("{}::text, {} IS DISTINCT FROM ({})").format(sql.Literal(repair.column), there, value))
     query = sql.SQL(
-        'SELECT id::text, to_jsonb("as it is")::text, jsonb_build_object({})::text FROM {} AS "as it is"'
-    ).format(sql.SQL(", ").join(pairs), sql.Identifier(case.table.schema, case.table.name))
-    for key, raw, repaired in connection.execute(query).fetchall():
-        row = parsed(raw)
-        yield key, (row, row | parsed(repaired))
+        'SELECT id::text, to_jsonb("as it is")::text, jsonb_build_object({})::text, jsonb_build_object({}) '
+        'FROM {} AS "as it is"'
+    ).format(
+        *(sql.SQL(", ").join(listed) for listed in (pairs, changes)),
+        sql.Identifier(case.table.schema, case.table.name),
+    )
+    rows = {}
+    for key, raw, repaired, changes_it in connection.execute(query).fetchall():
+        row, after = parsed(raw), parsed(repaired)
+        # What PostgreSQL takes for equal is not changed, as 1 and 1.0 are.
+        changed = {name for name, changes in changes_it.items() if changes}
+        rows[key] = (row, row | {name: after[name] for name in changed}, changed)
+    return rows
 
 
-@contextmanager
-def _long_integers() -> Iterator[None]:
-    most = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)
-    try:
-        yield
-    finally:
-        sys.set_int_max_str_digits(most)
+_MOST_DIGITS = 4000
+_HUGE = int("1" + "0" * _MOST_DIGITS)
 
 
 def parsed(text: str) -> Any:
-    """JSON as Python's; integers of any length are integers."""
-    with _long_integers():
-        return json.loads(text)
+    """JSON as Python's. Of an integer with more digits than Python reads, 10^4000 stands for all that is known of it."""
+    return json.loads(text, parse_int=_integer)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) <= _MOST_DIGITS:
+        return int(digits)
+    return -_HUGE if digits[0] == "-" else _HUGE
 
 
 def faulty(schema: Schema, row: Mapping[str, Any]) -> set[str]:
     """The fields that marshmallow does not take; '_schema' for the row as a whole. A field that breaks is one of them."""
-    given = {(each.data_key or name): row.get(each.data_key or name) for name, each in schema.load_fields.items()}
+    fields_ = {each.data_key or name: each for name, each in schema.load_fields.items()}
+    # A missing column is NULL, but where the field has a default for a missing key.
+    given = {name: row.get(name) for name, each in fields_.items() if name in row or each.load_default is missing}
     try:
         return set(schema.validate(given))
     except Exception:  # noqa: BLE001 - a schema that breaks does not take the row
         if _looks_at_rows(schema):
             return {"_schema"}
     return {
-        (each.data_key or name)
-        for name, each in schema.load_fields.items()
-        if not _accepts(partial(each.deserialize, attr=name, data=given), given[each.data_key or name])
+        name
+        for name, value in given.items()
+        if not _accepts(partial(fields_[name].deserialize, attr=name, data=given), value)
     }
 
 
@@ -294,15 +309,17 @@ def _differences_of(column: _Column, findings: Sequence[Finding], rows: Mapping[
     """Blocking: what is wrong once repaired. Repairable: what was, or is changed, where nothing is wrong afterwards."""
 
     def value(key: str, place: int) -> str:
+        if key not in rows:
+            return f"the row {key}, which is none,"
         whole = rows[key][place]
-        return _shown(whole.get(name) if name != "row" or name in whole else whole)[:300]
+        return repr(whole.get(name) if name != "row" or name in whole else whole)[:300]
 
     blocking = [finding for finding in findings if finding.finding_class is FindingClass.BLOCKING]
     yield from _unlike(
         "blocking", column.after, [f for f in blocking if f.rule != "type_range"], lambda key: value(key, 1)
     )
     limits = [f for f in blocking if f.rule == "type_range"]
-    yield from _unlike_keys("blocking: type_range", column.too_big, limits, lambda key: value(key, 1))
+    yield from unlike("blocking: type_range", column.too_big, limits, lambda key: value(key, 1))
     repairable = [finding for finding in findings if finding.finding_class is FindingClass.REPAIRABLE]
     if not column.repaired:
         if repairable:
@@ -312,7 +329,7 @@ def _differences_of(column: _Column, findings: Sequence[Finding], rows: Mapping[
     cured = {key: fault for key, fault in column.before.items() if key not in uncured}
     merely = column.changed - cured.keys() - uncured
     yield from _unlike("repairable", cured, [f for f in repairable if f.rule != "repair"], lambda key: value(key, 0))
-    yield from _unlike_keys(
+    yield from unlike(
         "repairable: repair", merely, [f for f in repairable if f.rule == "repair"], lambda key: value(key, 0)
     )
 
@@ -322,15 +339,15 @@ def _unlike(
 ) -> Iterator[str]:
     """Null by itself; then either each rule by itself, or all that is wrong as one rule ('type' or 'schema')."""
     nulls = {key for key, fault in faults.items() if fault.what == _NULL}
-    yield from _unlike_keys(f"{words}: null", nulls, [f for f in findings if f.rule in {"null", "required"}], value)
+    yield from unlike(f"{words}: null", nulls, [f for f in findings if f.rule in {"null", "required"}], value)
     others = {key: fault for key, fault in faults.items() if fault.what != _NULL}
     rules = [f for f in findings if f.rule not in {"null", "required"}]
     one = [f for f in rules if f.rule in {_TYPE, "schema"}]
-    as_one = list(_unlike_keys(f"{words}: type (as one)", others.keys(), one, value))
+    as_one = list(unlike(f"{words}: type (as one)", others.keys(), one, value))
     if not as_one and len(one) == len(rules):
         return
     typed = {key for key, fault in others.items() if fault.what == _TYPE}
-    apart = list(_unlike_keys(f"{words}: type", typed, one, value))
+    apart = list(unlike(f"{words}: type", typed, one, value))
     wanted: dict[int, set[str]] = defaultdict(set)
     for key, fault in others.items():
         if isinstance(fault.what, tuple):
@@ -344,25 +361,25 @@ def _unlike_rules(
     words: str, wanted: Mapping[int, set[str]], rules: Sequence[Finding], value: Callable[[str], str]
 ) -> list[str]:
     """Each validator's rows are one finding's, whatever its rule is called."""
-    left, found = list(rules), []
+    left, unmatched = list(rules), []
     for number, keys in wanted.items():
-        same = next((f for f in left if not list(_unlike_keys("", keys, [f], value))), None)
+        same = next((f for f in left if not list(unlike("", keys, [f], value))), None)
         if same:
             left.remove(same)
         else:
-            found.append(
-                f"{words}: validator {number} refuses {len(keys)} rows ({_smallest(keys, value)}), no rule does"
-            )
-    found += [
-        f"{words}: rule {f.rule} has {f.count} rows ({_smallest((s['key'] for s in f.samples), value)}), no validator refuses just these"
-        for f in left
-    ]
+            unmatched.append((f"validator {number}", keys))
+    found = []
+    for position, (name, keys) in enumerate(unmatched):
+        rule = left[position] if position < len(left) else None
+        told = f"{words}: {name}, {f'rule {rule.rule}' if rule else 'no rule'}"
+        found += list(unlike(told, keys, [rule] if rule else [], value)) or [f"{told}: no other rows, but more"]
+    for rule in left[len(unmatched) :]:
+        found += list(unlike(f"{words}: rule {rule.rule}, no validator", (), [rule], value))
     return found
 
 
-def _unlike_keys(
-    words: str, keys: Iterable[str], findings: Sequence[Finding], value: Callable[[str], str]
-) -> Iterator[str]:
+def unlike(words: str, keys: Iterable[str], findings: Sequence[Finding], value: Callable[[str], str]) -> Iterator[str]:
+    """How findings that should have these keys differ from them; one by one where the samples are all of them."""
     wanted = set(keys)
     found = {str(sample["key"]) for finding in findings for sample in finding.samples}
     count = sum(finding.count for finding in findings)

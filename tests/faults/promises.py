@@ -111,5 +111,6 @@ PROMISES = (
         "verdict = marshmallow's",
         "property tests, every shipped schema",
         "0 differences in 100,000 rows",
+        ("verdict",),
     ),
 )

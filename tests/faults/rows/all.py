@@ -16,6 +16,7 @@ from tests.faults.rows import (
     starts,
     traffic,
     types,
+    verdict,
     whole,
     zombies,
 )
@@ -26,6 +27,6 @@ ROWS: dict[str, Row] = {
     for row in (
         kills.KILLS_ROW, answers.ROW, zombies.ROW, starts.ROW, redis_loss.ROW, kills.DEFAULT_ROW, restarts.ROW,
         rehearsals.ROW, same_result.ROW, traffic.ROW, instants.ROW, mutations.ROW, whole.ROW, rotations.ROW, types.ROW, drills.ROW,
-        rollbacks.ROW, edits.ROW,
+        rollbacks.ROW, edits.ROW, verdict.ROW,
     )
 }  # fmt: skip
