@@ -1,9 +1,8 @@
 """What requests about single rows and fixes must look like, and what the documentation says of their answers."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, fields, validate
 
 from briefly_admin.api.finding_schemas import (
     LONGEST_NAME,
@@ -101,11 +100,6 @@ class ReplayRequest(Request):
     field = optional("Only rows whose cause is about this field; empty: about the row as a whole.", least=0)
     cause = optional("Only rows with this cause.", longest=LONGEST_RULE)
     key = key("Only this row of `table`.", required=False)
-
-    @validates_schema
-    def _key_is_of_a_table(self, data: Mapping[str, Any], **_: Any) -> None:
-        if data.get("key") and not data.get("table"):
-            raise ValidationError("Needed with a key.", "table")
 
 
 class FieldDetails(Schema):

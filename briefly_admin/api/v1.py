@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from flask import Response, g
+from flask import Response, g, url_for
 
 from briefly_admin.api import examples
 from briefly_admin.api.answers import run_json, success
-from briefly_admin.api.requests import Blueprint, services
-from briefly_admin.api.schemas import Failure, LiveConfigRequest, RunAnswer, ValidationAnswer
+from briefly_admin.api.requests import Blueprint, idempotency_key, services
+from briefly_admin.api.row_schemas import ReplayRequest
+from briefly_admin.api.schemas import Failure, LiveConfigRequest, MigrationStatusAnswer, RunAnswer, ValidationAnswer
 from briefly_admin.api.validation import answer_validation
 from briefly_admin.domain.errors import NotFound
 from briefly_admin.domain.permissions import Permission
@@ -92,3 +93,23 @@ def cancel(run_id: str) -> Response:
 def change(body: Mapping[str, Any], run_id: str) -> Response:
     """Change batch size, workers or pause of a running or paused run, from the next batch on."""
     return success(run_json(services().runs.change(g.actor, run_id, body)))
+
+
+@runs.route("/<run_id>/replay", methods=["POST"])
+@requires(Permission.RUN)
+@runs.arguments(ReplayRequest, examples=examples.REPLAY)
+@runs.response(202, MigrationStatusAnswer)
+@runs.alt_response(404, schema=Failure, description="There is no such run.")
+@runs.alt_response(409, schema=Failure, description="Nothing of it can be replayed, or another run holds the target.")
+@runs.alt_response(503, schema=Failure, description="The target does not answer.")
+def replay(body: Mapping[str, Any], run_id: str) -> Response:
+    """Take rows of a migration's quarantine that block no more, and do to them what the migration did to the others.
+
+    All rows without a body. Those that still block stay in quarantine; once none is left, the migration is `completed`.
+    """
+    run = services().runs.replay(
+        g.actor, run_id, table=body["table"], field=body["field"], cause=body["cause"], key=body["key"],
+        idempotency_key=idempotency_key(),
+    )  # fmt: skip
+    headers = {"Location": url_for("runs-v1.get_run", run_id=run.id)}
+    return success(run.status_json(), f"Replay {run.number} has begun.", status=202, headers=headers)

@@ -73,9 +73,9 @@ def main() -> None:
 
 
 def _register() -> None:
-    from briefly_admin.cli import audit, backups, data, keys, people, processes, rollback, runs, selftest
+    from briefly_admin.cli import audit, backups, data, keys, people, processes, quarantine, rollback, runs, selftest
 
-    for module in (processes, runs, data, backups, keys, rollback, selftest, audit, people):
+    for module in (processes, runs, data, quarantine, backups, keys, rollback, selftest, audit, people):
         for command in module.COMMANDS:
             main.add_command(command)
 

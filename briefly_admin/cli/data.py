@@ -1,4 +1,4 @@
-"""What is known of the data: checks, findings, quarantine, plans."""
+"""What is known of the data: checks, findings, plans."""
 
 from typing import Final
 
@@ -6,11 +6,12 @@ import click
 
 from briefly_admin.cli.printing import as_json, print_json, print_table
 from briefly_admin.cli.runs import print_findings
-from briefly_admin.cli.session import session
+from briefly_admin.cli.session import Session, session
 from briefly_admin.domain.checks import Colour, worst
 from briefly_admin.domain.errors import NotFound
 from briefly_admin.domain.runs import RunKind
 from briefly_admin.plans import PLANS
+from briefly_admin.services.exporting import findings_in
 
 _REFUSED: Final = 4
 _MARKS: Final = {Colour.GREEN: "green", Colour.AMBER: "AMBER", Colour.RED: "RED"}
@@ -37,41 +38,31 @@ def check(*, as_json: bool) -> None:
 @click.command()
 @click.argument("run_id", metavar="[RUN]", required=False)
 @as_json
-def findings(run_id: str | None, *, as_json: bool) -> None:
-    """Show what validation found: of a run, or of the newest that validated."""
+@click.option("--csv", "form", flag_value="csv", help="CSV on standard output.")
+@click.option("--ndjson", "form", flag_value="ndjson", help="A line of JSON a finding.")
+def findings(run_id: str | None, *, as_json: bool, form: str | None) -> None:
+    """Show what validation found, beside the validation before: of a run, or of the newest that validated."""
+    if as_json and form:
+        raise click.UsageError(f"--json or --{form}: leave one of them out.")
     with session() as active:
-        if run_id is None:
-            kinds = (RunKind.VALIDATION, RunKind.MIGRATION)
-            runs = [v for v in active.services.runs.list(active.actor, limit=50) if v.kind in kinds]
-            if not runs:
-                raise NotFound("Nothing was validated yet.", remedy="Run `briefly-admin validate`.")
-            run_id = runs[0].id
+        run_id = run_id or _newest_that_validated(active)
         found = active.services.findings.list(active.actor, run_id)
+        trend = active.services.findings.trend(active.actor, run_id)
     if as_json:
         print_json([finding.to_json() for finding in found])
+    elif form:
+        for line in findings_in(form, found, trend):
+            click.echo(line, nl=False)
     else:
-        print_findings(found)
+        print_findings(found, trend)
 
 
-@click.group()
-def quarantine() -> None:
-    """Rows that a run left alone."""
-
-
-@quarantine.command(name="list")
-@click.argument("run_id", metavar="RUN")
-@as_json
-def quarantine_list(run_id: str, *, as_json: bool) -> None:
-    """Show the quarantined rows of a run, each with its reason."""
-    with session() as active:
-        rows = active.services.findings.quarantine(active.actor, run_id)
-    if as_json:
-        print_json([{"table": r.table, "key": list(r.key), "cause": r.cause, "message": r.message} for r in rows])
-    else:
-        print_table(
-            ("table", "key", "cause", "why"), ((r.table, ", ".join(r.key), r.cause, r.message) for r in rows),
-            empty="The run left no row alone.",
-        )  # fmt: skip
+def _newest_that_validated(active: Session) -> str:
+    kinds = (RunKind.VALIDATION, RunKind.MIGRATION)
+    runs = [view for view in active.services.runs.list(active.actor, limit=50) if view.kind in kinds]
+    if not runs:
+        raise NotFound("Nothing was validated yet.", remedy="Run `briefly-admin validate`.")
+    return runs[0].id
 
 
 @click.command()
@@ -86,4 +77,4 @@ def plans(*, as_json: bool) -> None:
         )
 
 
-COMMANDS: Final = (check, findings, quarantine, plans)
+COMMANDS: Final = (check, findings, plans)

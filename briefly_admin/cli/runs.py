@@ -15,11 +15,14 @@ from briefly_admin.domain.errors import InvalidRequest
 from briefly_admin.domain.findings import Finding, blocking
 from briefly_admin.domain.runs import LED, RunKind, RunState
 from briefly_admin.services.approving import APPROVAL
+from briefly_admin.services.exporting import finding_json
+from briefly_admin.services.finding_views import Trend
 from briefly_admin.services.sentences import at_work, held_back, next_try
 from briefly_admin.services.views import RunView
 
 _BLOCKING: Final = 3
 _LISTED: Final = 20
+_FIRST: Final = Trend(None)
 _GOES_ON: Final = frozenset({Action.APPROVE, Action.RESUME})
 """What lets a run begin or go on: it is led here where no worker listens."""
 
@@ -62,7 +65,7 @@ def run(config: str | None, pairs: tuple[str, ...], *, wait: bool, as_json: bool
         if wait:
             conclude(follow(active, view.id, json_lines=as_json), json_lines=as_json)
         else:
-            _print_state(view, as_json=as_json)
+            print_state(view, as_json=as_json)
 
 
 @click.command()
@@ -73,26 +76,42 @@ def validate(*, as_json: bool) -> None:
         started = active.services.runs.start(active.actor, RunKind.VALIDATION)
         view = follow(active, started.id, json_lines=as_json)
         done = view.state is RunState.COMPLETED
-        findings = active.services.findings.list(active.actor, view.id) if done else ()
+        findings, trend = _found(active, view.id) if done else ((), _FIRST)
         stops = blocking(findings)
         if as_json:
             listed = [finding.to_json() for finding in findings]
             print_json({"id": view.id, "valid": not stops if done else None, "findings": listed})
         elif done:
-            print_findings(findings)
+            print_findings(findings, trend)
         conclude(view, json_lines=as_json)
         if stops:
             click.echo(f"{counted(len(stops), 'finding blocks', 'findings block')} a migration.", err=True)
             raise click.exceptions.Exit(_BLOCKING)
 
 
-def print_findings(findings: Sequence[Finding]) -> None:
-    """A table of findings, the blocking ones first."""
+def _found(active: Session, run_id: str) -> tuple[tuple[Finding, ...], Trend]:
+    findings = active.services.findings
+    return findings.list(active.actor, run_id), findings.trend(active.actor, run_id)
+
+
+def print_findings(findings: Sequence[Finding], trend: Trend = _FIRST) -> None:
+    """A table of findings, the blocking ones first, beside those of the validation before; then what is gone since."""
+    told = [finding_json(finding, trend) for finding in findings]
+    before = () if trend.number is None else (f">run {trend.number}",)
     print_table(
-        ("class", "table", "field", "rule", ">rows", "what"),
-        ((f.finding_class, f.table, f.field, f.rule, f"{f.count:,}", f.message) for f in findings),
+        ("class", "table", "field", "rule", ">rows", *before, "what"),
+        (
+            (f["class"], f["table"], f["field"], f["rule"], f"{f['count']:,}", *_before(f["before"]), f["message"])
+            for f in told
+        ),
         empty="Nothing was found.",
     )
+    for finding in trend.gone:
+        click.echo(f"Gone since run {trend.number}: {one_line(finding.message)} ({counted(finding.count, 'row')}).")
+
+
+def _before(count: int | None) -> tuple[str, ...]:
+    return () if count is None else (f"{count:,}",)
 
 
 @click.command()
@@ -164,7 +183,8 @@ def _list(active: Session, *, as_json: bool) -> None:
     )
 
 
-def _print_state(view: RunView, *, as_json: bool) -> None:
+def print_state(view: RunView, *, as_json: bool) -> None:
+    """The run in a sentence, or its MigrationStatus."""
     if as_json:
         print_json(view.status_json())
     else:
@@ -181,7 +201,7 @@ def _steering(action: Action, words: str) -> click.Command:
             if action in _GOES_ON and view.state is RunState.PENDING and not workers(active):
                 conclude(follow(active, view.id, json_lines=as_json), json_lines=as_json)
             else:
-                _print_state(view, as_json=as_json)
+                print_state(view, as_json=as_json)
 
     return steer
 
@@ -195,7 +215,7 @@ def change(run_id: str, config: str | None, pairs: tuple[str, ...], *, as_json: 
     """Change batchSize, workers or pause of a running or paused run, from the next batch on."""
     with session() as active:
         view = active.services.runs.change(active.actor, run_id, parse_config(config, pairs))
-        _print_state(view, as_json=as_json)
+        print_state(view, as_json=as_json)
 
 
 COMMANDS: Final = (

@@ -47,7 +47,7 @@ class Machine:
         kept = self.home / "variables"
         kept.touch()
         text = command.replace(_ADDRESS, f"127.0.0.1:{self.port}")
-        script = f'set -a; . {kept}; {text}\ncode=$?\nfor name in TOKEN RUN BACKUP; do echo "$name=${{!name}}"; done > {kept}\nexit $code'
+        script = f'set -a; . {kept}; {text}\ncode=$?\nfor name in TOKEN RUN BACKUP KEY VERSION ROWS; do printf "%s=%q\\n" "$name" "${{!name}}"; done > {kept}\nexit $code'
         return subprocess.run(
             ["bash", "-o", "pipefail", "-c", script], cwd=ROOT, env=self.variables, capture_output=True, text=True,
             timeout=120, check=False,
