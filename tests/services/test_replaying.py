@@ -23,6 +23,7 @@ from tests.engine.shelved import BOOKS, NOTES, PLAN, Shelved
 from tests.engine.test_replay import CURES
 from tests.services.conftest import Stage
 
+_Contents = Mapping[str, list[tuple[Any, ...]]]
 _SKIPS = {"onInvalid": "skip", "createBackup": False}
 
 
@@ -61,7 +62,7 @@ def cure(stage: Stage, *statements: str) -> None:
     Shelved(stage.servers.target.dsn).sql(*(statements or CURES))
 
 
-def contents(stage: Stage) -> Mapping[str, list[tuple[Any, ...]]]:
+def contents(stage: Stage) -> _Contents:
     """Rows, columns, constraints and indexes of the target."""
     shelved = Shelved(stage.servers.target.dsn)
     looks = {
@@ -85,31 +86,89 @@ def actions(view: RunView) -> dict[Action, str]:
     return {each.action: each.why_not for each in view.actions}
 
 
-def test_a_replay_of_some_then_of_all_completes_the_migration(shelves: Stage) -> None:
-    migration = migrated(shelves)
-    assert actions(migration)[Action.REPLAY] == ""
-    assert migration.quarantined == 10
-    waiting = migration.changes_left
+def test_the_whole_way_and_back(shelves: Stage) -> None:
+    """Replayed in parts; the replays rolled back alone, that undone, and the migration rolled back by either mode."""
+    runs, before = shelves.services.runs, contents(shelves)
+    skip(shelves, NOTES.name, "a", "2", reason="the customer's wish")
+    migration = migrated(shelves, createBackup=True)
+    (row,) = [r for r in shelves.services.findings.quarantine(shelves.vito, migration.id) if r.cause == "skipped"]
+    assert (row.table, row.key, row.message) == (NOTES.name, ("a", "2"), "the customer's wish")
+    assert (actions(migration)[Action.REPLAY], migration.quarantined, migration.changes_left) == ("", 10, 6)
+    backup = led(shelves, runs.start(shelves.olga, RunKind.BACKUP))
+    between = contents(shelves)
     cure(shelves)
-    asked = shelves.services.runs.replay(shelves.olga, migration.id, table=BOOKS.name, field="pages", cause="range")
-    assert asked.options["of_number"] == migration.number
-    assert asked.config["onInvalid"] == "skip"
+    replays = _replay_in_parts(shelves, migration)
+    after = contents(shelves)
+    assert len(after["constraints"]) > len(between["constraints"])
+
+    rollback = led(shelves, runs.rollback(shelves.ana, backup.backup_name or "", confirm=True))
+    assert contents(shelves) == between
+    again = now(shelves, migration)
+    assert (again.state, again.quarantined, again.changes_left) == (RunState.COMPLETED_WITH_SKIPS, 10, 6)
+    assert {now(shelves, run).state for run in replays} == {RunState.ROLLED_BACK}
+    _undo(shelves, rollback, migration, replays)
+    assert contents(shelves) == after
+
+    preview = led(shelves, runs.preview(shelves.olga, migration.backup_name or ""))
+    classes = (preview.report or {})["preview"]["classes"]
+    # What was corrected counts as edited, what the replays alone repaired as migrated.
+    assert {name: counts["edited"] for name, counts in classes.items()} == {"shelves": 1, BOOKS.name: 7, NOTES.name: 4}
+    rollback = led(shelves, runs.rollback(shelves.ana, migration.backup_name or "", confirm=True, mode="keep"))
+    _assert_kept(before, after, contents(shelves))
+    assert {now(shelves, run).state for run in (migration, *replays)} == {RunState.ROLLED_BACK}
+    _undo(shelves, rollback, migration, replays)
+    assert contents(shelves) == after
+
+    led(shelves, runs.rollback(shelves.ana, migration.backup_name or "", confirm=True))
+    assert contents(shelves) == before
+    assert {now(shelves, run).state for run in (migration, *replays)} == {RunState.ROLLED_BACK}
+    assert now(shelves, migration).quarantined == 0
+
+
+def _replay_in_parts(shelves: Stage, migration: RunView) -> list[RunView]:
+    runs = shelves.services.runs
+    asked = runs.replay(shelves.olga, migration.id, table=BOOKS.name, field="pages", cause="range")
+    assert (asked.options["of_number"], asked.config["onInvalid"]) == (migration.number, "skip")
     with pytest.raises(Busy, match=f"Run {asked.number}"):
-        shelves.services.runs.replay(shelves.olga, migration.id)
+        runs.replay(shelves.olga, migration.id)
     first = led(shelves, asked)
     assert first.sentence == f"Replayed 3 rows of run {migration.number}; 7 are left in quarantine."
-    assert (now(shelves, migration).state, now(shelves, migration).quarantined) == (RunState.COMPLETED_WITH_SKIPS, 7)
+    assert [phase.state for phase in first.phases] == ["done"] * 4
+    assert now(shelves, migration).quarantined == 7
     second = replayed(shelves, migration)
-    assert second.sentence == f"Replayed 7 rows of run {migration.number}; nothing is left in quarantine."
-    assert [phase.state for phase in second.phases] == ["done"] * 4
-    after = now(shelves, migration)
-    assert (after.state, after.quarantined, after.changes_left) == (RunState.COMPLETED, 0, 0)
-    assert waiting > 0
-    assert Action.REPLAY not in actions(after)
+    assert second.sentence == f"Replayed 6 rows of run {migration.number}; 1 is left in quarantine."
+    assert (now(shelves, migration).state, now(shelves, migration).changes_left) == (RunState.COMPLETED_WITH_SKIPS, 0)
+    with shelves.servers.database.begin() as connection:
+        place = {"target_id": identify(shelves.servers.target), "plan": PLAN.name}
+        assert skips.remove(connection, **place, table=NOTES.name, key=["a", "2"])
+    third = replayed(shelves, migration)
+    assert third.sentence == f"Replayed 1 row of run {migration.number}; nothing is left in quarantine."
+    done = now(shelves, migration)
+    assert (done.state, done.quarantined) == (RunState.COMPLETED, 0)
+    assert Action.REPLAY not in actions(done)
     assert all(row.closed for row in shelves.services.findings.quarantine(shelves.vito, migration.id))
     assert shelves.actions()[-1] == "run.finish"
     with pytest.raises(Refused, match=f"Run {migration.number} is completed"):
-        shelves.services.runs.replay(shelves.olga, migration.id)
+        runs.replay(shelves.olga, migration.id)
+    return [first, second, third]
+
+
+def _undo(shelves: Stage, rollback: RunView, migration: RunView, replays: Sequence[RunView]) -> None:
+    led(shelves, shelves.services.runs.rollback(shelves.ana, rollback.backup_name or "", confirm=True))
+    assert {now(shelves, run).state for run in (migration, *replays)} == {RunState.COMPLETED}
+    assert (now(shelves, migration).quarantined, now(shelves, migration).changes_left) == (0, 0)
+
+
+def _assert_kept(before: _Contents, after: _Contents, found: _Contents) -> None:
+    """The schema is as it was, but for plain indexes; corrected books stay, all others are as they were."""
+    assert found["constraints"] == before["constraints"]
+    corrected = {1, 2, 3, 4, 6, 7, 60}
+
+    def numbered(contents: _Contents) -> dict[int, Any]:
+        return {int(text[1:].split(",")[0]): text for (text,) in contents["books"]}
+
+    expected = numbered(before) | {n: text for n, text in numbered(after).items() if n in corrected}
+    assert numbered(found) == expected
 
 
 _WRONG: Sequence[tuple[dict[str, Any], type[Exception], str]] = (
@@ -242,85 +301,13 @@ def test_a_replay_is_paused_resumed_and_finished_where_it_failed(shelves: Stage)
     assert now(shelves, migration).changes_left == 0
 
 
-def test_skipped_rows_keep_it_completed_with_skips(shelves: Stage) -> None:
-    skip(shelves, NOTES.name, "a", "2", reason="the customer's wish")
-    migration = migrated(shelves)
-    (row,) = [r for r in shelves.services.findings.quarantine(shelves.vito, migration.id) if r.cause == "skipped"]
-    assert (row.table, row.key, row.message) == (NOTES.name, ("a", "2"), "the customer's wish")
-    cure(shelves)
-    run = replayed(shelves, migration)
-    assert run.sentence.endswith("1 is left in quarantine.")
-    assert now(shelves, migration).state is RunState.COMPLETED_WITH_SKIPS
-    with shelves.servers.database.begin() as connection:
-        assert skips.remove(
-            connection, target_id=identify(shelves.servers.target), plan=PLAN.name, table=NOTES.name, key=["a", "2"]
-        )
-    replayed(shelves, migration)
-    assert now(shelves, migration).state is RunState.COMPLETED
-
-
 def test_a_later_migration_looks_at_the_rows_anew(shelves: Stage) -> None:
-    first = migrated(shelves)
-    second = migrated(shelves)
-    assert (opened(shelves, first), opened(shelves, second)) == (0, 10)
+    runs = shelves.services.runs
+    first, second = (
+        shelves.lead(runs.start(shelves.olga, RunKind.MIGRATION, config=_SKIPS), quarantining) for _ in range(2)
+    )
+    assert second.state is RunState.COMPLETED_WITH_SKIPS
+    assert (opened(shelves, first), opened(shelves, second)) == (0, 2)
     assert actions(now(shelves, first))[Action.REPLAY] == "Nothing is left in its quarantine."
     with pytest.raises(Refused, match=f"Nothing of run {first.number}"):
-        shelves.services.runs.replay(shelves.olga, first.id)
-
-
-@pytest.mark.parametrize("mode", ["exact", "keep"])
-def test_rolling_the_migration_back_takes_the_replay_back(shelves: Stage, mode: str) -> None:
-    before = contents(shelves)
-    migration = migrated(shelves, createBackup=True)
-    cure(shelves)
-    replay = replayed(shelves, migration)
-    assert now(shelves, migration).state is RunState.COMPLETED
-    after = contents(shelves)
-    assert len(after["constraints"]) > len(before["constraints"])
-    runs = shelves.services.runs
-    preview = led(shelves, runs.preview(shelves.olga, migration.backup_name or ""))
-    classes = (preview.report or {})["preview"]["classes"]
-    # Of the seven books that were corrected each counts as edited; what the replay alone repaired, as migrated.
-    assert classes[BOOKS.name]["edited"] == 7
-    assert classes["shelves"]["edited"] == 1
-    rollback = led(shelves, runs.rollback(shelves.ana, migration.backup_name or "", confirm=True, mode=mode))
-    now_there = contents(shelves)
-    if mode == "exact":
-        assert now_there == before
-    else:
-        assert now_there["constraints"] == before["constraints"]
-        edited = {1, 2, 3, 4, 6, 7, 60}
-        old, new = ({row[0]: row for row in found} for found in (before["books"], now_there["books"]))
-        assert {text for (text,) in before["books"] if text in new} >= {
-            text for text in old if int(text[1:].split(",")[0]) not in edited
-        }
-        assert {text for (text,) in after["books"]} & set(new) >= {
-            text for (text,) in after["books"] if int(text[1:].split(",")[0]) in edited
-        }
-    assert {now(shelves, run).state for run in (migration, replay)} == {RunState.ROLLED_BACK}
-    assert now(shelves, migration).quarantined == 0
-    if mode == "exact":
-        led(shelves, runs.rollback(shelves.ana, rollback.backup_name or "", confirm=True))
-        assert contents(shelves) == after
-        assert {now(shelves, run).state for run in (migration, replay)} == {RunState.COMPLETED}
-        assert now(shelves, migration).quarantined == 0
-
-
-def test_rolling_back_a_replay_alone_opens_the_rows_again(shelves: Stage) -> None:
-    runs = shelves.services.runs
-    migration = migrated(shelves)
-    backup = led(shelves, runs.start(shelves.olga, RunKind.BACKUP))
-    between = contents(shelves)
-    cure(shelves)
-    replay = replayed(shelves, migration)
-    after = contents(shelves)
-    rollback = led(shelves, runs.rollback(shelves.ana, backup.backup_name or "", confirm=True))
-    assert contents(shelves) == between
-    again = now(shelves, migration)
-    assert (again.state, again.quarantined, again.changes_left > 0) == (RunState.COMPLETED_WITH_SKIPS, 10, True)
-    assert now(shelves, replay).state is RunState.ROLLED_BACK
-    led(shelves, runs.rollback(shelves.ana, rollback.backup_name or "", confirm=True))
-    assert contents(shelves) == after
-    again = now(shelves, migration)
-    assert (again.state, again.quarantined, again.changes_left) == (RunState.COMPLETED, 0, 0)
-    assert now(shelves, replay).state is RunState.COMPLETED
+        runs.replay(shelves.olga, first.id)
