@@ -20,6 +20,7 @@ from briefly_admin.services.reading import find_run
 from briefly_admin.services.recording import Recorder
 from briefly_admin.store import corrections, skips
 from briefly_admin.store.database import Connection
+from briefly_admin.store.texts import storable
 
 LONGEST_REASON: Final = 500
 """Characters."""
@@ -175,7 +176,7 @@ class RowService:
     def _skipped(self, table: str) -> _Keys:
         target_id = identify(self._servers.target)
         with self._servers.database.begin() as connection:
-            found = skips.all_of(connection, target_id=target_id, plan=self._servers.plan.name, table=table)
+            found = skips.all_of(connection, target_id=target_id, plan=self._servers.plan.name, table=storable(table))
         return [tuple(json.loads(row.key)) for row in found]
 
     def _quarantined(self, cause: Cause) -> _Keys:
@@ -189,8 +190,8 @@ class RowService:
                     remedy="Point TARGET_DATABASE_URL back at it.",
                 )
             return corrections.quarantined_keys(
-                connection, UUID(str(run.id)), table=cause.table, field=cause.field, cause=cause.rule,
-                target_id=target_id, plan=self._servers.plan.name,
+                connection, UUID(str(run.id)), table=storable(cause.table), field=storable(cause.field),
+                cause=storable(cause.rule), target_id=target_id, plan=self._servers.plan.name,
             )  # fmt: skip
 
 
