@@ -52,9 +52,9 @@ def _is_closed(text: str) -> bool:
 
 def section(text: str, title: str) -> str:
     """What stands below a heading, up to the next one of the same or a higher level."""
-    found = re.search(rf"^(#+) {re.escape(title)}$\n(.*?)(?=^#{{1,2}} |\Z)", text, re.DOTALL | re.MULTILINE)
+    found = re.search(rf"^(#+) {re.escape(title)}$\n", text, re.MULTILINE)
     assert found, f"there is no heading '{title}'"
-    return found[2]
+    return re.split(rf"^#{{1,{len(found[1])}}} ", text[found.end() :], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def table(text: str, first: str) -> list[list[str]]:

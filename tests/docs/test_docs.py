@@ -18,6 +18,7 @@ from briefly_admin.domain.config import AUTO, FIELDS, RunConfig
 from briefly_admin.domain.permissions import Role
 from briefly_admin.domain.runs import RunKind, phases
 from briefly_admin.engine import careful
+from briefly_admin.engine.sampledata import BLOCKING_FAULTS, NOTICE_FAULTS, REPAIRABLE_FAULTS
 from briefly_admin.plans import plan
 from briefly_admin.plans.judging import describe
 from briefly_admin.settings import Settings, load
@@ -27,6 +28,7 @@ _NOWHERE = {
     "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/app", "TARGET_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/target",
     "REDIS_URL": "redis://127.0.0.1:9",
 }  # fmt: skip
+FAULTS = {"blocking": BLOCKING_FAULTS, "notice": NOTICE_FAULTS, "repairable": REPAIRABLE_FAULTS}
 TEXTS = pytest.mark.parametrize("text", [README, GUIDE], ids=["README", "guide"])
 
 
@@ -155,6 +157,17 @@ def test_endpoints_are_those_of_the_documentation(asked: tuple[Settings, set[str
     app.extensions["briefly"].close()
 
 
+def test_addresses_in_the_guide_lead_somewhere(asked: tuple[Settings, set[str]]) -> None:
+    app = create_app(asked[0])
+    found = app.url_map.bind("here")
+    named = [re.fullmatch(r"(?:(GET|POST) )?(/[a-z][^?…]*)(?:\?.*)?", words) for words in code(GUIDE)]
+    tried = [(match[2], match[1] or "GET") for match in named if match and match[2].startswith("/api")]
+    assert len(tried) > 12
+    for path, method in tried:
+        assert found.match(path, method), (method, path)
+    app.extensions["briefly"].close()
+
+
 def test_every_endpoint_but_pages_has_its_curl() -> None:
     curls = " ".join(command.text for command in commands() if "curl" in command.text)
     for row in table(section(README, "JSON endpoints"), "request"):
@@ -187,16 +200,47 @@ def test_rules_of_findings_are_the_plans() -> None:
     unified = plan("unified")
     fields = {rule.name for t in unified.tables for f in describe(t.record).fields for rule in f.rules}
     relations = {relation.name for t in unified.tables for relation in t.relations}
-    of_every_plan = {"null", "required", "type", "type_range", "foreign_key", "unique"}
+    of_every_plan = {"null", "required", "type", "type_range", "foreign_key", "unique", "repair"}
     rows = table(section(GUIDE, "Findings and their cures"), "rule")
     assert {word for row in rows for word in code(row[0])} == fields | relations | of_every_plan
     notices = {r.name for t in unified.tables for r in t.relations if r.finding_class == "notice"}
     assert {code(row[0])[0] for row in rows if "(notice)" in row[1]} == notices
 
 
+def test_findings_of_the_plan_are_those_that_sample_data_plant() -> None:
+    planted = {
+        (f"{plant.table}.{field}", rule, finding_class)
+        for finding_class, plants in FAULTS.items() for plant in plants.values() for field, rule in plant.findings
+    }  # fmt: skip
+    rows = table(section(GUIDE, "Every finding of the plan `unified`"), "finding")
+    listed = [
+        (field, code(rule)[0], finding_class) for fields, rule, finding_class, *_ in rows for field in code(fields)
+    ]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == planted
+    for _, _, finding_class, means, cure in rows:
+        assert means
+        assert cure.startswith("the run") == (finding_class == "repairable")
+
+
+def test_words_that_the_guide_gives_for_a_cure_are_right() -> None:
+    unified = plan("unified")
+    choices = {
+        f"{t.name}.{f.name}": list(rule.choices)
+        for t in unified.tables for f in describe(t.record).fields for rule in f.rules if rule.kind == "one_of"
+    }  # fmt: skip
+    named = {
+        field: code(cure)
+        for fields, rule, finding_class, _, cure in table(section(GUIDE, "Every finding of the plan `unified`"), "finding")
+        for field in code(fields) if code(rule) == ["one_of"] and finding_class == "blocking"
+    }  # fmt: skip
+    assert named == choices
+
+
 def test_causes_of_quarantine_are_the_engines() -> None:
     named = {word for row in table(section(GUIDE, "Quarantine"), "cause") for word in code(row[0])}
     assert named == {*careful._CAUSES.values(), careful.REFUSED}
+    assert "skipped" in code(section(GUIDE, "Quarantine"))
 
 
 def test_phases_are_named_in_order() -> None:
