@@ -16,7 +16,7 @@ from briefly_admin.domain.errors import BrieflyError, Busy, InvalidRequest, NotF
 from briefly_admin.domain.findings import FindingClass
 from briefly_admin.engine import fence, sampledata
 from briefly_admin.engine.correcting import fix, left_over, records, rows_of_cause, rows_of_keys
-from briefly_admin.engine.correcting.causes import living
+from briefly_admin.engine.correcting.causes import search
 from briefly_admin.engine.correcting.place import find_place
 from briefly_admin.engine.target import Target
 from briefly_admin.engine.validate import examine
@@ -73,7 +73,9 @@ def test_each_finding_has_as_many_rows_as_it_counts(target_database: str) -> Non
         for finding in findings:
             cause = Cause(finding.table, finding.field, finding.rule)
             with connection.transaction():
-                found = list(living(connection, places[finding.table], cause, {finding.finding_class}, ()))
+                found = list(
+                    search(connection, places[finding.table], cause, {finding.finding_class}, ()).rows(connection)
+                )
             assert len(found) == len({row.key for row in found}) == finding.count, finding
             values = {(", ".join(row.key), row.value) for row in found}
             assert {(sample["key"], sample.get("value")) for sample in finding.samples} <= values
@@ -232,6 +234,11 @@ def test_rows_beyond_the_cap_are_told_and_left(things: Session) -> None:
     assert (seen.rows, seen.more) == (4, 2)
     assert _fix(things, {COUNT: "1"}, expected=4, most=4).more == 2
     assert _fix(things, {COUNT: "1"}).rows == 2
+
+    cause = Cause(THINGS, "word", "pattern")  # which marshmallow decides
+    things.execute(sql.SQL("UPDATE {} SET word = number::text").format(TABLE))
+    seen = _fix(things, {"word": None}, cause, most=4)
+    assert (seen.rows, seen.more, seen.refused) == (4, 6, {})
 
 
 def test_only_the_quarantines_rows(things: Session) -> None:

@@ -1,6 +1,7 @@
 """All rows that have one finding now: streamed, counted nowhere, judged by marshmallow where SQL alone cannot tell."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -34,7 +35,7 @@ def rows_of_cause(
     """
     with reading(connection):
         place = find_place(connection, plan, cause.table)
-        yield from islice(living(connection, place, cause, classes, excluded), limit)
+        yield from islice(search(connection, place, cause, classes, excluded).rows(connection), limit)
 
 
 def rows_of_keys(
@@ -60,7 +61,7 @@ def _of_keys(connection: Connection, place: Place, cause: Cause, keys: Keys) -> 
         same_key(place, "x", "o"),
     )
     for key, text in stream(connection, query):
-        yield _row(key, text, secret=secret)
+        yield RowOfCause(tuple(key), sample(key, text, secret=secret).get("value"))
 
 
 def given_keys(keys: Keys) -> sql.Composable:
@@ -94,28 +95,48 @@ def same_key(place: Place, keys: str, rows: str) -> sql.Composable:
     return sql.SQL("({})").format(sql.SQL(" AND ").join(same))
 
 
-def living(
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The rows of a cause as a query of `key, value`; with `judged` marshmallow has the last word on each."""
+
+    query: sql.Composable
+    secret: bool
+    judged: Callable[..., bool] | None = None
+    """From the query's further columns to whether the row has the finding."""
+
+    def rows(self, connection: Connection) -> Iterator[RowOfCause]:
+        """The rows, streamed."""
+        for key, value, *found in stream(connection, self.query):
+            if self.judged is None or self.judged(*found):
+                yield RowOfCause(tuple(key), sample(key, value, secret=self.secret).get("value"))
+
+
+def search(
     connection: Connection, place: Place, cause: Cause, classes: Collection[FindingClass], excluded: Keys
-) -> Iterator[RowOfCause]:
-    """As `rows_of_cause`, within the caller's transaction."""
+) -> Search:
+    """As `rows_of_cause`, for the caller's transaction. Raises NotFound, Refused."""
     compiled = compile_table(connection, place.plan, place.table, place.catalog, excluded)
     for number in range(len(declared_rules(place.table))):
         rule = set_rule(place.plan, compiled, place.catalog, number)
         if rule and (rule.field, rule.name) == (cause.field, cause.rule):
-            if rule.finding_class in classes:
-                query = sql.SQL("SELECT s.key, s.value FROM ({}) AS s").format(rule.keys)
-                yield from (_row(key, value, secret=rule.secret) for key, value in stream(connection, query))
-            return
+            return Search(rule.keys, rule.secret) if rule.finding_class in classes else _nothing(compiled)
     check = next((check for check in compiled.fields if check.name == cause.field), None)
     rules = {c.name for c in (*check.before, *check.after)} | {REPAIR} if check else set()
-    if check is None or cause.rule not in rules:
-        if any((_name(rule), rule_field) == (cause.rule, cause.field) for rule, rule_field in _declared(place)):
-            return  # the database itself sees to it
-        raise NotFound(
-            f"Validation of {cause.table} has no rule {cause.rule} of {cause.field}.",
-            remedy="Take table, field and rule from a finding.",
-        )
-    yield from _of_check(connection, compiled, check, cause.rule, classes)
+    if check is not None and cause.rule in rules:
+        return _of_check(compiled, check, cause.rule, classes)
+    if any((_name(rule), rule_field) == (cause.rule, cause.field) for rule, rule_field in _declared(place)):
+        return _nothing(compiled)  # the database itself sees to it
+    raise NotFound(
+        f"Validation of {cause.table} has no rule {cause.rule} of {cause.field}.",
+        remedy="Take table, field and rule from a finding.",
+    )
+
+
+def _nothing(compiled: CompiledTable) -> Search:
+    return Search(
+        sql.SQL("SELECT {} AS key, NULL::text AS value FROM {} WHERE false").format(compiled.key_array, compiled.plain),
+        secret=True,
+    )
 
 
 def _declared(place: Place) -> Iterator[tuple[object, str]]:
@@ -129,33 +150,33 @@ def _name(rule: object) -> str:
     return str(getattr(rule, "name", "")) or {"ForeignKey": "foreign_key"}.get(type(rule).__name__, "unique")
 
 
-def _of_check(
-    connection: Connection, compiled: CompiledTable, check: FieldCheck, rule: str, classes: Collection[FindingClass]
-) -> Iterator[RowOfCause]:
+def _of_check(compiled: CompiledTable, check: FieldCheck, rule: str, classes: Collection[FindingClass]) -> Search:
     joined = {repair.column for repair in compiled.table.repairs if not isinstance(repair, Repair)}
     source = compiled.source if check.name in joined or check.name == WHOLE_ROW else compiled.plain
     value = sql.SQL("NULL::text") if check.secret else shown(check.raw)
-    query = sql.SQL("SELECT {key}, {value}, {columns} FROM {source} WHERE {rows} AND {where}")
-    if not check.is_unsure:
-        found = query.format(
-            key=compiled.key_array, value=value, columns=sql.SQL("true"), source=source, rows=compiled.rows,
-            where=_exactly(check, rule, classes),
-        )  # fmt: skip
-        yield from (_row(key, text, secret=check.secret) for key, text, _ in stream(connection, found))
-        return
-    found = query.format(
-        key=compiled.key_array, value=value, columns=_to_judge(check), source=source, rows=compiled.rows,
-        where=any_of([*fails(check.before), *fails(check.after), check.changed]),
-    )  # fmt: skip
-    for key, text, raw, repaired, before, after, changed in stream(connection, found):
+    where = _exactly(check, rule, classes)
+    more: sql.Composable = sql.SQL("")
+    if check.is_unsure:
+        more = sql.SQL(", {}").format(_to_judge(check))
+        if FindingClass.REPAIRABLE in classes:
+            where = any_of([*fails(check.before), *fails(check.after), check.changed])
+    query = sql.SQL("SELECT {} AS key, {} AS value{} FROM {} WHERE {} AND {}").format(
+        compiled.key_array, value, more, source, compiled.rows, where
+    )
+    return Search(query, check.secret, _judge(check, rule, classes) if check.is_unsure else None)
+
+
+def _judge(check: FieldCheck, rule: str, classes: Collection[FindingClass]) -> Callable[..., bool]:
+    def judge(
+        raw: str | None, repaired: str | None, before: Sequence[bool], after: Sequence[bool], changed: bool
+    ) -> bool:  # fmt: skip
         blocking = {c.name for c in really_fail(check.after, after, repaired)}
         if blocking or not check.repair_words:
-            hit = FindingClass.BLOCKING in classes and rule in blocking
-        else:
-            wrong = {c.name for c in really_fail(check.before, before, raw)} or ({REPAIR} if changed else set())
-            hit = FindingClass.REPAIRABLE in classes and rule in wrong
-        if hit:
-            yield _row(key, text, secret=check.secret)
+            return FindingClass.BLOCKING in classes and rule in blocking
+        wrong = {c.name for c in really_fail(check.before, before, raw)} or ({REPAIR} if changed else set())
+        return FindingClass.REPAIRABLE in classes and rule in wrong
+
+    return judge
 
 
 def _to_judge(check: FieldCheck) -> sql.Composable:
@@ -182,7 +203,3 @@ def _exactly(check: FieldCheck, rule: str, classes: Collection[FindingClass]) ->
             right = sql.SQL("NOT {}").format(any_of(fails(check.before)))
             tests.append(sql.SQL("({} AND {} AND {})").format(check.changed, cured, right))
     return any_of(tests)
-
-
-def _row(key: Sequence[str], value: str | None, *, secret: bool) -> RowOfCause:
-    return RowOfCause(tuple(key), sample(key, value, secret=secret).get("value"))

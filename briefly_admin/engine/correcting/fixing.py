@@ -14,7 +14,7 @@ from briefly_admin.domain.errors import Refused
 from briefly_admin.domain.findings import FindingClass
 from briefly_admin.engine.correcting import outbox
 from briefly_admin.engine.correcting.answers import answering, invalid, reason, settle_session, told
-from briefly_admin.engine.correcting.causes import Keys, living, same_key, typed_keys
+from briefly_admin.engine.correcting.causes import Keys, same_key, search, typed_keys
 from briefly_admin.engine.correcting.columns import asked
 from briefly_admin.engine.correcting.place import Place, checked_key, find_place
 from briefly_admin.engine.correcting.values import require_changeable, typed, value_faults
@@ -92,17 +92,10 @@ def _collect(connection: Connection, work: _Fix, keys: Keys | None, excluded: Ke
     """Puts keys and texts before the change into a table of the transaction's own; their number, and how many more."""
     place = work.place
     if keys is None:
-        found = (row.key for row in living(connection, place, work.cause, _BLOCKING, excluded))
+        more = _find_keys(connection, work, excluded, most)
     else:
-        found = (checked_key(place.table, key) for key in keys)
-    connection.execute("SET LOCAL enable_nestloop = off")  # as validation, which reads whole tables
-    chosen = list(islice(found, most))
-    more = sum(1 for _ in found)
-    connection.execute("SET LOCAL enable_nestloop = on")
-    connection.execute(sql.SQL("CREATE TEMP TABLE briefly_fix_key (key text[]) ON COMMIT DROP"))
-    with connection.cursor() as cursor, cursor.copy(sql.SQL("COPY {} FROM STDIN").format(_KEYS)) as copy:
-        for key in chosen:
-            copy.write_row([list(key)])
+        more = max(len(keys) - most, 0)
+        _put_keys(connection, [checked_key(place.table, key) for key in keys[:most]])
     before = [
         sql.SQL("o.{}::text AS {}").format(sql.Identifier(name), sql.Identifier(f"b{at}"))
         for at, name in enumerate(work.told)
@@ -117,6 +110,32 @@ def _collect(connection: Connection, work: _Fix, keys: Keys | None, excluded: Ke
     rows = connection.execute(query).rowcount
     connection.execute(sql.SQL("ANALYZE {}").format(_ROWS))
     return rows, more
+
+
+def _find_keys(connection: Connection, work: _Fix, excluded: Keys, most: int) -> int:
+    """Where SQL alone decides, no key leaves the database."""
+    connection.execute("SET LOCAL enable_nestloop = off")  # as validation, which reads whole tables
+    found = search(connection, work.place, work.cause, _BLOCKING, excluded)
+    if found.judged is None:
+        query = sql.SQL("CREATE TEMP TABLE briefly_fix_key ON COMMIT DROP AS SELECT s.key FROM ({}) AS s LIMIT {}")
+        more = 0
+        if connection.execute(query.format(found.query, sql.Literal(most))).rowcount == most:
+            row = connection.execute(sql.SQL("SELECT count(*) FROM ({}) AS s").format(found.query)).fetchone()
+            more = int(row[0]) - most if row else 0
+    else:
+        rows = found.rows(connection)
+        chosen = [row.key for row in islice(rows, most)]
+        more = sum(1 for _ in rows)
+        _put_keys(connection, chosen)
+    connection.execute("SET LOCAL enable_nestloop = on")
+    return more
+
+
+def _put_keys(connection: Connection, keys: Keys) -> None:
+    connection.execute(sql.SQL("CREATE TEMP TABLE briefly_fix_key (key text[]) ON COMMIT DROP"))
+    with connection.cursor() as cursor, cursor.copy(sql.SQL("COPY {} FROM STDIN").format(_KEYS)) as copy:
+        for key in keys:
+            copy.write_row([list(key)])
 
 
 def _apply(connection: Connection, work: _Fix, rows: int, more: int) -> Fixed:
