@@ -181,8 +181,11 @@ def _check(
         )  # fmt: skip
     after, repaired = before, sql.Composed([raw])
     if name in values:
-        repaired = sql.Composed([readable(Typed(values[name], types[name]))])
-        after = (*conditions(spec, Typed(values[name], types[name])), *_fit(column.base_type if column else
+        value = values[name]
+        if raw_type == types[name] == "numeric":  # 1.00 is 1, so the row is left as it is, and its JSON has no fraction
+            value = sql.SQL("(CASE WHEN {raw} = {value} THEN {raw} ELSE {value} END)").format(raw=raw, value=value)
+        repaired = sql.Composed([readable(Typed(value, types[name]))])
+        after = (*conditions(spec, Typed(value, types[name])), *_fit(column.base_type if column else
                  _DECLARED.get(declared.get(name, ""), ""), types[name], repaired))  # fmt: skip
     secret = any(c.secret for c in table.columns if c.name == name)
     check = FieldCheck(name, secret, column is None, repair.words if repair else "", raw, repaired,
