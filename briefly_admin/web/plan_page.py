@@ -8,6 +8,7 @@ from flask import url_for
 
 from briefly_admin.domain.errors import BrieflyError, Busy, Unavailable
 from briefly_admin.domain.permissions import Actor
+from briefly_admin.engine.validate.record import WHOLE_ROW
 from briefly_admin.services.views import PlanCheck, PlanTable, PlanView
 from briefly_admin.web import formats
 from briefly_admin.web.identity import services
@@ -99,9 +100,13 @@ def _lines(table: PlanTable) -> Iterator[CheckLine]:
 def slow_of(plan: PlanView) -> tuple[str, ...]:
     """What only Python can decide, a sentence each."""
     return tuple(
-        f"{table.name}.{check.field} ({check.rule}): {check.why}; each row of {table.name} is read for it."
+        f"{_place(table.name, check.field)} ({check.rule}): {check.why}; each row of {table.name} is read for it."
         for table in plan.tables for check in table.checks if check.how == "python"
     )  # fmt: skip
+
+
+def _place(table: str, field: str) -> str:
+    return f"{table} as a whole" if field == WHOLE_ROW else f"{table}.{field}"
 
 
 def _estimate(plan: PlanView) -> tuple[tuple[str, str], ...]:
