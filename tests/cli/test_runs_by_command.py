@@ -19,7 +19,8 @@ def test_dirty_data_all_the_way_and_back(command: Command, target_database: str)
     last = command("validate", "--json").lines[-1]
     assert last["valid"] is False
     assert {f["class"] for f in last["findings"]} == {"blocking", "repairable", "notice"}
-    assert command("findings").out in answer.out
+    assert command("findings", "1").out in answer.out
+    assert "run 1  what" in command("findings").out
     assert json.loads(command("findings", last["id"], "--json").out) == last["findings"]
 
     answer = command("run")
