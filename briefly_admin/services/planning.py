@@ -8,6 +8,7 @@ from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.engine.column_types import column_types
 from briefly_admin.engine.compiler.coverage import coverage
 from briefly_admin.engine.sizes import TableSize, sizes
+from briefly_admin.engine.validate.record import WHOLE_ROW
 from briefly_admin.plans.base import SchemaChange, Table
 from briefly_admin.services.config import Servers, ServiceConfig
 from briefly_admin.services.views import PlanChange, PlanCheck, PlanTable, PlanView
@@ -52,7 +53,7 @@ def _table(table: Table, size: TableSize, types: Mapping[str, str]) -> PlanTable
 def _checks(table: Table, types: Mapping[str, str]) -> Iterator[PlanCheck]:
     """The record's rules in the columns' order, then those across rows."""
     for rule in coverage(table.record, types):
-        yield PlanCheck(rule.field, rule.rule, rule.words, rule.how, rule.why)
+        yield PlanCheck("" if rule.field == WHOLE_ROW else rule.field, rule.rule, rule.words, rule.how, rule.why)
     for key in table.foreign_keys:
         yield PlanCheck(key.column, "foreign_key", f"must be the {key.parent_column} of a row of {key.parent}", "exact")
     for unique in table.uniques:

@@ -293,6 +293,7 @@ class PlanCheck:
     """
 
     field: str
+    """'' of a rule that looks at rows as a whole."""
     rule: str
     words: str
     how: Literal["exact", "sound", "python"]

@@ -8,7 +8,6 @@ from flask import url_for
 
 from briefly_admin.domain.errors import BrieflyError, Busy, Unavailable
 from briefly_admin.domain.permissions import Actor
-from briefly_admin.engine.validate.record import WHOLE_ROW
 from briefly_admin.services.views import PlanCheck, PlanTable, PlanView
 from briefly_admin.web import formats
 from briefly_admin.web.identity import services
@@ -106,7 +105,7 @@ def slow_of(plan: PlanView) -> tuple[str, ...]:
 
 
 def _place(table: str, field: str) -> str:
-    return f"{table} as a whole" if field == WHOLE_ROW else f"{table}.{field}"
+    return f"{table}.{field}" if field else f"{table} as a whole"
 
 
 def _estimate(plan: PlanView) -> tuple[tuple[str, str], ...]:

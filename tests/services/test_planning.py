@@ -96,7 +96,7 @@ def test_a_schema_that_looks_at_whole_rows_is_judged_in_python(stage: Stage) -> 
     with psycopg.connect(stage.servers.target.dsn) as connection:
         connection.execute("CREATE TABLE pairs (id int PRIMARY KEY)")
     view = plan_view(replace(stage.servers, plan=replace(PLAN, tables=(PAIRS,))), CONFIG)
-    assert [(check.field, check.how) for check in view.tables[0].checks] == [("row", "python")]
+    assert [(check.field, check.how) for check in view.tables[0].checks] == [("", "python")]
 
 
 def test_the_shipped_plan_needs_python_for_no_usual_value(stage: Stage) -> None:

@@ -43,12 +43,11 @@ def test_checks_that_only_python_can_do_are_named_before_the_others() -> None:
 
 
 def test_a_schema_that_looks_at_whole_rows_is_named_so() -> None:
-    whole = PlanCheck(
-        "row", "schema", "must satisfy the record schema", "python", "the schema looks at rows as a whole"
-    )
+    whole = PlanCheck("", "schema", "must satisfy the record schema", "python", "the schema looks at rows as a whole")
     assert slow_of(plan_of(whole)) == (
         "users as a whole (schema): the schema looks at rows as a whole; each row of users is read for it.",
     )
+    assert rendered(plan_of(whole)).one("dt").text == "the row as a whole"
 
 
 def test_a_plan_without_such_checks_says_nothing_of_them() -> None:
