@@ -217,9 +217,13 @@ def _samples(
         sql.SQL("left(f.{}, 500), left(o.{}::text, 500)").format(sql.Identifier(f"b{at}"), sql.Identifier(name))
         for at, name in enumerate(work.told)
     ]
-    query = sql.SQL("SELECT {} FROM {} ORDER BY 1 LIMIT {}").format(
-        sql.SQL(", ").join([_key_of_fix(work.place), *pairs]), work.joined, sql.Literal(_SAMPLES)
-    )
+    order = sql.SQL(", ").join(sql.Identifier(f"k{at}") for at in range(len(work.place.table.key)))
+    query = sql.SQL(
+        "SELECT {} FROM (SELECT * FROM {} ORDER BY {order} LIMIT {}) AS f JOIN {} AS o ON {} ORDER BY {order}"
+    ).format(
+        sql.SQL(", ").join([_key_of_fix(work.place), *pairs]), _ROWS, sql.Literal(_SAMPLES),
+        work.place.here.identifier, same_key(work.place, "f", "o"), order=order,
+    )  # fmt: skip
     return tuple(
         (tuple(key), {name: (values[2 * at], values[2 * at + 1]) for at, name in enumerate(work.told)})
         for key, *values in connection.execute(query).fetchall()

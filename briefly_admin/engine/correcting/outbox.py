@@ -106,10 +106,10 @@ def _deed(deed: UUID, by: dict[str, Any]) -> Deed:
 
 
 def records(connection: Connection, deed: UUID, *, chunk: int = 5000) -> Iterator[Sequence[CorrectedRow]]:
-    """A deed's rows by table and key, `chunk` at a time. `connection`: idle, and busy until the iterator ends."""
-    query = sql.SQL(
-        'SELECT "table", key, at, changes FROM briefly_migration.correction WHERE deed = {} ORDER BY "table", key'
-    ).format(sql.Literal(deed))
+    """A deed's rows, `chunk` at a time. `connection`: idle, and busy until the iterator ends."""
+    query = sql.SQL('SELECT "table", key, at, changes FROM briefly_migration.correction WHERE deed = {}').format(
+        sql.Literal(deed)
+    )
     with answering(), connection.transaction(), server_cursor(connection, "briefly_records", chunk=chunk) as cursor:
         cursor.execute(query)
         while rows := cursor.fetchmany(chunk):
