@@ -193,9 +193,11 @@ def _disputed(check: FieldCheck) -> sql.Composable:
 def _tallies(check: FieldCheck) -> Iterator[Tally]:
     """A tally a rule and class; their `where` leaves disputed rows to `_judge`."""
     known = sql.SQL("NOT {}").format(_disputed(check)) if check.is_unsure else sql.SQL("true")
+    # A value that is right stays: its repair need not be computed to know it.
+    doubt = any_of(check.suspects) if check.repair_words else sql.SQL("true")
     for condition in check.after:
         if condition.test is not None:
-            where = sql.SQL("({} AND {})").format(condition.fails, known)
+            where = sql.SQL("({} AND {} AND {})").format(doubt, condition.fails, known)
             yield Tally(check, condition.name, condition.words, FindingClass.BLOCKING, where)
     if not check.repair_words:
         return
