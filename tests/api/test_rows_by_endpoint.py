@@ -71,6 +71,34 @@ def test_a_row_is_shown_tried_and_corrected(script: FlaskClient, settings: Setti
     assert email_of(settings.target_database_url, broken) == GOOD
 
 
+def test_secret_values_are_taken_and_never_told(
+    script: FlaskClient, settings: Settings, sample_data: dict[str, int]
+) -> None:  # fmt: skip
+    assert sample_data
+    with psycopg.connect(settings.target_database_url) as target:
+        found = target.execute("UPDATE oauth_tokens SET access_token = 'canary', provider = 'x' RETURNING id::text")
+        key = (found.fetchone() or ("",))[0]
+    path, row = f"{ROWS}/oauth_tokens", {"key": [key]}
+    shown_row = script.get(path, query_string={"key": key})
+    body = row | {"changes": {"access_token": "canary", "provider": "google"}}
+    change = body | {"version": shown_row.get_json()["data"]["version"]}
+    cause = {"table": "oauth_tokens", "field": "provider", "rule": "one_of", "changes": body["changes"]}
+    answers = [
+        shown_row,
+        script.post(f"{path}/check", json=body),
+        script.post("/api/v1/fixes/preview", json=cause),
+        script.post(f"{path}/correct", json=change),
+        script.post(f"{path}/correct", json=change),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 409]
+    assert not [answer for answer in answers if "canary" in answer.get_data(as_text=True)]
+    token = next(field for field in answers[3].get_json()["data"]["fields"] if field["name"] == "access_token")
+    assert (token["secret"], token["value"]) == (True, None)
+    with psycopg.connect(settings.target_database_url) as target:
+        told = target.execute("SELECT access_token, provider FROM oauth_tokens WHERE id::text = %s", [key]).fetchone()
+    assert told == ("canary", "google")
+
+
 def test_a_row_is_left_alone_with_a_reason_and_treated_as_others_again(
     app: Flask, script: FlaskClient, settings: Settings, broken: str
 ) -> None:
