@@ -29,7 +29,10 @@ class SkippedRow:
 
 @dataclass(frozen=True, slots=True)
 class ChangeRecord:
-    """A schema change of a run, with what undoes it; `state`: planned, made, waiting, reverted."""
+    """A schema change of a run, with what undoes it; `state`: planned, made, waiting, reverted, or other.
+
+    Other: it had waited, and stands now as a change that another run made under another name, or somebody by hand.
+    """
 
     position: int
     table: str

@@ -7,7 +7,6 @@ from typing import Any, Final
 from briefly_admin.domain.errors import InvalidRequest, NotFound, Refused
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.plans.base import Plan
-from briefly_admin.services.contexts import require_same_plan
 from briefly_admin.services.reading import find_run
 from briefly_admin.store import details, runs, skips
 from briefly_admin.store.database import Connection, Row
@@ -66,7 +65,11 @@ def options_of(connection: Connection, scope: Scope, plan: Plan) -> tuple[dict[s
             f"Run {row.number} is of the plan '{row.plan}'; this installation runs '{plan.name}'.",
             remedy=f"Set MIGRATION_PLAN={row.plan}.",
         )
-    require_same_plan(row, plan)
+    if row.plan_fingerprint != plan.fingerprint:
+        raise Refused(
+            f"The plan {plan.name} has changed since run {row.number}: its rows cannot be repaired as the others were.",
+            remedy="Replay with the version of Briefly Admin that ran it, or start a new migration.",
+        )
     wanted = {
         name: storable(value) for name in ("table", "field", "cause") if (value := getattr(scope, name)) is not None
     }

@@ -1,5 +1,7 @@
 """What may be done with a run in which state: buttons, transitions and results say the same."""
 
+from typing import Any
+
 import pytest
 
 from briefly_admin.domain.actions import BY_STATE, Action, allowed_actions
@@ -27,3 +29,16 @@ def test_a_changed_plan_stands_against_resuming_alone(state: RunState, role: Rol
         each.action: each.why_not for each in offered if not each.allowed and each.action is not Action.ROLL_BACK
     }
     assert refused == {Action.RESUME: "The plan has changed since it began; start a new run."}
+
+
+def test_only_a_migration_with_something_left_is_replayed() -> None:
+    def why(state: RunState = RunState.COMPLETED_WITH_SKIPS, role: Role = Role.OPERATOR, **more: Any) -> str | None:
+        return {each.action: each.why_not for each in allowed_actions(state, role, **more)}.get(Action.REPLAY)
+
+    assert why() == ""
+    assert why(RunState.COMPLETED) is None
+    assert why(kind=RunKind.REPLAY) is None
+    assert why(role=Role.VIEWER) == "This needs the role operator; yours is viewer."
+    assert why(same_plan=False) == "The plan has changed since it ran; start a new migration."
+    assert why(replayable=False) == "Nothing is left in its quarantine."
+    assert Action.ROLL_BACK not in {a.action for a in allowed_actions(RunState.FAILED, Role.ADMIN, kind=RunKind.REPLAY)}

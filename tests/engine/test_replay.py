@@ -80,6 +80,8 @@ def test_corrected_rows_are_repaired_and_the_rest_stays(shelved: Shelved) -> Non
     shelved.sql(
         CURES[0], 'UPDATE "boo""ks %" SET pages = 3 WHERE id = 3', "UPDATE \"no%tes\" SET body = 'ok' WHERE no = 1"
     )
+    # A new row of the group of a row that stays in quarantine: the sweep numbers it alone.
+    shelved.sql("INSERT INTO \"boo\"\"ks %\" VALUES (101, 5, 'free', 'c101', 1, NULL)")
     report = shelved.replay()
     migrated = report["migrate"]
     assert migrated["tables"] == [
