@@ -260,6 +260,18 @@ def test_a_json_that_jsonb_cannot_hold_is_a_finding(connection: Session) -> None
     assert {row.key[0] for row in blocked_rows(connection, plan)} == set("abfgil")
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_json_deeper_than_python_reads_is_a_finding(connection: Session, whole: bool) -> None:
+    @validates_schema
+    def nothing(_schema: Schema, _data: Any, **_: Any) -> None:
+        """Every row is judged as a whole."""
+
+    hook = {"hook": nothing} if whole else {}
+    record = _record(j=fields.Dict(values=fields.Date()), **hook)
+    deep = f"""('a', '{{"a": {"[" * 3000}{"]" * 3000}}}'), ('b', '{{"a": "2024-02-29"}}')"""
+    assert list(_examine(connection, record, {"j": "jsonb"}, deep).values()) == [1]
+
+
 def test_operators_of_a_repair_bind_within_it(connection: Session) -> None:
     repair = Repair("b", "NOT {b}", "turned")
     record = _record(b=fields.Boolean())

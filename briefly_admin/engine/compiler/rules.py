@@ -8,7 +8,7 @@ from psycopg import sql
 
 from briefly_admin.engine.compiler import literals, patterns
 from briefly_admin.engine.compiler.answers import ALWAYS, FALSE, NEVER, TRUE, Answer, ask
-from briefly_admin.engine.compiler.urls import url_form
+from briefly_admin.engine.compiler.urls import LONGEST_HOST, url_form
 from briefly_admin.engine.compiler.values import Value, deserialized
 from briefly_admin.engine.compiler.views import View
 from briefly_admin.plans.judging import FieldSpec, RuleSpec
@@ -69,7 +69,7 @@ def _text_rule(rule: RuleSpec, view: View) -> Answer | None:  # noqa: PLR0911 - 
         return Answer(test, exact=False)
     if rule.kind == "url" and rule.url:
         form = url_form(rule.url)
-        return _matches(text, form, _LONGEST_URL) if form else None
+        return _url(text, form) if form else None
     if rule.kind == "pattern" and rule.pattern is not None:
         pattern = patterns.narrower(rule.pattern)
         if pattern is None:
@@ -81,11 +81,16 @@ def _text_rule(rule: RuleSpec, view: View) -> Answer | None:  # noqa: PLR0911 - 
     return None
 
 
-def _matches(text: sql.Composable, form: str, longest: int | None = None) -> Answer:
-    test = sql.SQL("({} ~ {})").format(text, sql.Literal(form))
-    if longest:
-        test = sql.SQL("(char_length({}) <= {} AND {})").format(text, sql.Literal(longest), test)
-    return Answer(test, exact=False)
+def _matches(text: sql.Composable, form: str) -> Answer:
+    return Answer(sql.SQL("({} ~ {})").format(text, sql.Literal(form)), exact=False)
+
+
+def _url(text: sql.Composable, form: str) -> Answer:
+    test = sql.SQL("(char_length({v}) <= {most} AND char_length(split_part({v}, '/', 3)) <= {host} AND {v} ~ {form})")
+    return Answer(
+        test.format(v=text, most=sql.Literal(_LONGEST_URL), host=sql.Literal(LONGEST_HOST), form=sql.Literal(form)),
+        exact=False,
+    )
 
 
 def _joined(parts: list[sql.SQL], between: sql.Composable) -> sql.Composed:

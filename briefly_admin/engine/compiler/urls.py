@@ -5,7 +5,9 @@ from typing import Final
 
 from briefly_admin.plans.judging import UrlForm
 
-_LABEL: Final = "[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?"
+_LABEL: Final = "[A-Za-z0-9]+(-+[A-Za-z0-9]+)*"
+LONGEST_HOST: Final = 63
+"""Characters, its port and what follows without a slash included: so no label has more, which costs far less to ask."""
 _HOST: Final = rf"(({_LABEL}\.)+[A-Za-z]{{2,}}|localhost|[0-9]{{1,3}}(\.[0-9]{{1,3}}){{3}})"
 _LOOSE_HOST: Final = rf"({_HOST}|{_LABEL})"
 _PATH: Final = "(/|[/?#][!-~]+)?"

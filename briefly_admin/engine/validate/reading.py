@@ -25,9 +25,15 @@ _LONGEST_INTEGER: Final = 4000
 _HUGE: Final[int] = 10**_LONGEST_INTEGER
 
 
+_TOO_DEEP: Final = object()
+
+
 def as_json(text: str | None) -> Any:
-    """A JSON text as Python's; None for None."""
-    return None if text is None else json.loads(text, parse_int=_integer)
+    """A JSON text as Python's; None for None, an object of no JSON type for what is deeper than Python can read."""
+    try:
+        return None if text is None else json.loads(text, parse_int=_integer)
+    except RecursionError:
+        return _TOO_DEEP
 
 
 def _integer(digits: str) -> int:

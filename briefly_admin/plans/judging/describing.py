@@ -25,8 +25,8 @@ def describe(record: RecordSchema) -> RecordSpec:
     defaults = {field.name for field in described if field.has_default}
 
     def judge(row: Mapping[str, Any]) -> Mapping[str, Any]:
-        asked = {name: row.get(name) for name in known if name in row or name not in defaults}
         try:
+            asked = {name: row.get(name) for name in known if name in row or name not in defaults}
             faults: Mapping[str, Any] = schema.validate(asked)
         except Exception:  # noqa: BLE001 - a plan's own code may raise anything; no run ends for that
             return {"_schema": ["The schema cannot judge this row."]}
