@@ -62,9 +62,10 @@ def _describe(name: str, field: fields.Field[Any], above: tuple[RecordSchema, ..
     if inner is None:
         why = OWN_CODE if kind == "opaque" else "the schema within it does more than its fields say"
         return FieldSpec(name, "opaque", field.allow_none, judge_of_all(field), why=why, **common)
+    members = members_of(field)
     return FieldSpec(
-        name, kind, field.allow_none, judge_of_type(field), rules_of(field, kind), words=words_of(kind),
-        members=members_of(field),
+        name, kind, field.allow_none, judge_of_type(field), rules_of(field, kind), words=members.words if members else words_of(kind),
+        members=members,
         **common, **options_of(field), **inner,
     )  # fmt: skip
 
