@@ -45,18 +45,23 @@ def column_type(dice: Random, part: Part) -> ColumnType:
     return COLUMN_TYPES[dice.choice(list(COLUMN_TYPES))]
 
 
+def _repair(dice: Random, column: str, type_: str, part: Part) -> Repair:
+    """One that changes NULL alone changes what is wrong alone, where the field does not take NULL."""
+    expression = dice.choice(_REPAIRS[type_])
+    only_wrong = expression.startswith("coalesce({%s}, ") and not part.field.allow_none and dice.random() < 0.7
+    return Repair(column, expression.replace("%s", column), "repaired", only_wrong=only_wrong)
+
+
 def case(dice: Random, name: str, rows: int, *, width: int = 8) -> Case:
     """A table of so many rows; one in four has repairs, one in eight lacks a column."""
-    made = record(dice, width)
+    made, repaired = record(dice, width), dice.random() < 1 / 4
     kinds = {column: column_type(dice, part) for column, part in made.parts.items()}
     if dice.random() < 1 / 8 and len(kinds) > 1:
         del kinds[dice.choice(list(kinds))]
-    repairs: list[Repair] = []
-    if dice.random() < 1 / 4:
-        for column, kind in kinds.items():
-            known = _REPAIRS.get(kind.sql, ())
-            if known and "{" not in column and "." not in column and dice.random() < 0.5:
-                repairs.append(Repair(column, dice.choice(known).replace("%s", column), "repaired"))
+    repairs = [
+        _repair(dice, column, kind.sql, made.parts[column])
+        for column, kind in kinds.items() if repaired and not set("{.") & set(column) and kind.sql in _REPAIRS and dice.random() < 0.5
+    ]  # fmt: skip
     columns = tuple(Column(column, "text", secret=dice.random() < 0.1) for column in made.parts)
     table = Table(name, made.record, columns, repairs=tuple(repairs))
     filled = [

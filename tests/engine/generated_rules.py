@@ -100,10 +100,9 @@ def _bounds(dice: Random, values: Sequence[Any]) -> dict[str, Any]:
     chosen: dict[str, Any] = dice.choice(
         ({"min": low}, {"max": high}, {"min": low, "max": high}, {"min": low, "max": low})
     )
-    if dice.random() < 0.3:
-        chosen["min_inclusive"] = dice.random() < 0.3
-    if dice.random() < 0.3:
-        chosen["max_inclusive"] = dice.random() < 0.3
+    for option in ("min_inclusive", "max_inclusive"):
+        if dice.random() < 0.4:
+            chosen[option] = dice.random() < 0.2
     return chosen
 
 
@@ -144,10 +143,14 @@ def _text_of(dice: Random, length: int) -> str:
 
 
 def _regexp(dice: Random) -> Rule:
+    """With texts that match it, as they are and with something before or after."""
     pattern = dice.choice(borders.PATTERNS)
-    flags = dice.choice((0, 0, 0, re.IGNORECASE, re.ASCII, re.DOTALL, re.MULTILINE, re.VERBOSE))
+    flags = dice.choice((0, 0, 0, 0, 0, 0, re.IGNORECASE, re.ASCII, re.DOTALL, re.MULTILINE, re.VERBOSE))
     compiled = call(validate.Regexp, re.compile(pattern, flags))
-    return Rule(dice.choice((compiled, call(validate.Regexp, pattern, int(flags)))), borders.PATTERN_TEXTS)
+    matching = [each for each in borders.PATTERN_TEXTS if compiled.object.regex.match(each)]
+    around = [form % each for each in matching for form in ("-%s", "%s\n", "%s-", "\n%s", "%s%%")]
+    near = [*borders.PATTERN_TEXTS, *matching, *around]
+    return Rule(dice.choice((compiled, call(validate.Regexp, pattern, int(flags)))), near)
 
 
 def _url(dice: Random) -> Rule:
@@ -352,8 +355,25 @@ def _list_of(dice: Random, length: int) -> list[Any]:
 
 def lists(dice: Random) -> Rule:
     """For lists of anything."""
-    some: list[Any] = dice.sample(["a", "b", 1, 2, True, None, 1.0, "1"], 3)
-    near = [[], some, some[:1], [*some, "zz"], [some], [1], [True], [1.0], ["a"], ["a", "a"], ["é"]]
+    some: list[Any] = dice.sample(
+        dice.choice((["a", "b", 1, 2, True, None, 1.0, "1"], ["a", "b", "é", "1"], [0, 1, 2, 3])), 3
+    )
+    near = [
+        [],
+        some,
+        some[:1],
+        some[1:],
+        some[2:],
+        some * 2,
+        [*some, "zz"],
+        [some],
+        [1],
+        [True],
+        [1.0],
+        ["a"],
+        ["a", "a"],
+        ["é"],
+    ]
     return dice.choice(
         (
             lambda: _length(dice, _list_of), lambda: _length(dice, _list_of), lambda: Rule(call(dice.choice((validate.ContainsOnly, validate.ContainsNoneOf)), some), near),

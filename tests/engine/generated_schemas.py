@@ -47,6 +47,9 @@ class _Draft:
     kwargs: Mapping[str, Any] | None = None
 
 
+_Drafter = Callable[[Random, int], _Draft]
+
+
 def _some(*values: Any) -> Near:
     return lambda dice: dice.choice(values)
 
@@ -100,6 +103,12 @@ def _number(dice: Random, _depth: int) -> _Draft:
             ),
         )
     )  # fmt: skip
+
+
+def _whole(_dice: Random, _depth: int) -> _Draft:
+    return _Draft(
+        fields.Integer, _some(0, 1, 2, 3, Literal("1.0"), "1"), "integer", borders.INT_HOMES, kwargs={"strict": True}
+    )
 
 
 def _boolean(dice: Random, _depth: int) -> _Draft:
@@ -271,19 +280,8 @@ def _nested(dice: Random, depth: int) -> _Draft:
 
 
 _FLAT = (
-    _string,
-    _string,
-    _number,
-    _number,
-    _number,
-    _boolean,
-    _temporal,
-    _temporal,
-    _texts_of_a_kind,
-    _texts_of_a_kind,
-    _enumeration,
-    _whatever,
-)
+    *([_string] * 3), *([_number] * 3), _boolean, *([_temporal] * 2), *([_texts_of_a_kind] * 2), _enumeration, _whatever,
+)  # fmt: skip
 _DEEP = (*_FLAT, _listed, _listed, _listed, _mapped, _mapped, _nested, _nested)
 
 
@@ -291,9 +289,9 @@ def _strip(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-def part(dice: Random, depth: int = 0, *, nested: bool = False) -> Part:
-    """A field of any kind. Containers nest up to three deep; `nested`: in an object, where it may be missing."""
-    draft = dice.choice(_DEEP if depth < _DEEPEST else _FLAT)(dice, depth)
+def part(dice: Random, depth: int = 0, *, nested: bool = False, kinds: Sequence[_Drafter] = ()) -> Part:
+    """A field of any kind, or of these. Containers nest up to three deep; `nested`: in an object, where it may be missing."""
+    draft = dice.choice(kinds or (_DEEP if depth < _DEEPEST else _FLAT))(dice, depth)
     chosen = [
         rules.rule(dice, draft.domain)
         for _ in range(dice.choice((0, 0, 1, 1, 1, 2, 3)) if depth == 0 else dice.choice((0, 0, 0, 1)))
@@ -330,7 +328,7 @@ def mixed(near: Near, hints: Sequence[Any]) -> Near:
             return None
         if chance < 0.1:
             return anything(dice)
-        found = dice.choice(hints) if hints and chance < 0.55 else near(dice)
+        found = dice.choice(hints) if hints and chance < 0.65 else near(dice)
         if isinstance(found, str) and dice.random() < 0.15:
             return changed(dice, found)
         if isinstance(found, int | float) and not isinstance(found, bool) and dice.random() < 0.15:
@@ -370,7 +368,7 @@ class Generated:
     """The schema's own options, in words."""
 
 
-_NAMES = ("a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l")
+_NAMES = tuple("abcdefghijklmno") + tuple(f"{letter}_{letter}" for letter in "abcdefghijklmno")
 _HOSTILE_NAMES = ('we"ird %s {x}', "ключ", "a.b", "SELECT", "c'd", " ", "t", "key", "value", "flags", "%")
 
 
