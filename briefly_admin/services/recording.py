@@ -46,7 +46,8 @@ class Recorder:
         if last is None:  # another settled it between the look and the lock
             return
         corrections.note_quarantine(connection, deed.id)
-        actor = Actor(deed.by, Role(deed.role), deed.via, deed.address)
+        role = Role(deed.role) if deed.role in set(Role) else Role.VIEWER
+        actor = Actor(deed.by, role, deed.via, deed.address)
         action, object_, details = self._event(deed, last, count)
         self._audit.write(connection, actor, action, object_, details)
 

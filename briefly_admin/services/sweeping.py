@@ -56,8 +56,6 @@ class SweepService:
         target.
         """
         self._runs.give_up_unapproved()
-        with suppress(BrieflyError):  # a target that does not answer now is asked again in the next round
-            self._rows.settle()
         touched = self._heal()
         with self._database.begin() as connection:
             waiting = [row.id for row in runs.waiting(connection, self._config.lease)]
@@ -66,6 +64,8 @@ class SweepService:
                 touched.append(str(run_id))
                 with self._database.begin() as connection:
                     runs.enqueued(connection, run_id)
+        with suppress(BrieflyError):  # last: a target that does not answer keeps no run waiting, and is asked again
+            self._rows.settle()
         return list(dict.fromkeys(touched))
 
     def _heal(self) -> list[str]:

@@ -160,6 +160,19 @@ def test_what_a_crash_left_is_settled_once(stage: Stage, target: Target, rows: R
     assert len(_app(stage, "SELECT FROM briefly_admin.correction")) == 1
 
 
+@pytest.mark.parametrize("odd", ["[]", "1", '{"role": "king", "cause": 3, "by": null}', '{"cause": {"table": 1}}'])
+def test_an_odd_record_holds_up_no_other(stage: Stage, target: Target, rows: RowService, odd: str) -> None:
+    _crash(stage, "users", _key(target), email="x@y.co")
+    target.execute(
+        "INSERT INTO briefly_migration.correction VALUES (gen_random_uuid(), 't', ARRAY['1', NULL], '2000-01-01', %s, %s)",
+        (odd, odd),
+    )
+    stage.services.sweeping.sweep()
+    assert len(stage.actions()) == 3
+    assert stage.actions()[2] == "row.correct"
+    assert _one(target, "SELECT count(*) FROM briefly_migration.correction") == 0
+
+
 def test_many_settle_at_once(stage: Stage, target: Target, rows: RowService) -> None:
     _crash(stage, "users", _key(target), email="x@y.co")
     threads = [Thread(target=rows.settle) for _ in range(4)]

@@ -100,9 +100,17 @@ def left_over(connection: Connection, *, limit: int = 100) -> tuple[Deed, ...]:
     return tuple(_deed(deed, by) for deed, by in rows)
 
 
-def _deed(deed: UUID, by: dict[str, Any]) -> Deed:
-    cause = Cause(**by["cause"]) if by.get("cause") else None
-    return Deed(deed, by["by"], by["role"], by["via"], by["address"], cause)
+def _deed(deed: UUID, by: Any) -> Deed:
+    """Whatever stands there: the database is not ours, and one odd record must not hold up others."""
+    facts = by if isinstance(by, Mapping) else {}
+    name, role, via, address = (str(facts.get(fact, "")) for fact in ("by", "role", "via", "address"))
+    told = facts.get("cause")
+    cause = None
+    if isinstance(told, Mapping):
+        table, field, rule = (str(told.get(part, "")) for part in ("table", "field", "rule"))
+        run_id = told.get("run_id")
+        cause = Cause(table, field, rule, None if run_id is None else str(run_id))
+    return Deed(deed, name or "unknown", role, via, address, cause)
 
 
 def records(connection: Connection, deed: UUID, *, chunk: int = 5000) -> Iterator[Sequence[CorrectedRow]]:
@@ -116,10 +124,15 @@ def records(connection: Connection, deed: UUID, *, chunk: int = 5000) -> Iterato
             yield [_row(*row) for row in rows]
 
 
-def _row(table: str, key: Sequence[str], at: datetime, changes: Mapping[str, Mapping[str, Any]]) -> CorrectedRow:
-    values = {name: (change["before"], change["after"]) for name, change in changes.items() if "secret" not in change}
-    secrets = tuple(sorted(name for name, change in changes.items() if "secret" in change))
-    return CorrectedRow(table, tuple(key), values, secrets, at)
+def _row(table: str, key: Sequence[str], at: datetime, changes: Any) -> CorrectedRow:
+    given = changes if isinstance(changes, Mapping) else {}
+    told = {name: change for name, change in given.items() if isinstance(change, Mapping) and "secret" not in change}
+    values = {name: (_text(change.get("before")), _text(change.get("after"))) for name, change in told.items()}
+    return CorrectedRow(table, tuple(map(str, key)), values, tuple(sorted(set(given) - set(told))), at)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def empty(connection: Connection, deed: UUID) -> None:
