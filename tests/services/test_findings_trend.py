@@ -193,7 +193,7 @@ def test_a_hundred_thousand_rows_of_a_cause_are_nothing(stage: Stage) -> None:
         )
         for n in (5, 50_000, 99_000)
     ]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert {cause.field: cause.rows for cause in found} == {"": 1, "email": 100_000}
     assert [len(page) for page in pages] == [50, 50, 50]
 
