@@ -11,7 +11,7 @@ from flask import url_for
 from briefly_admin.domain.permissions import GRANTS, Actor, Permission, Role
 from briefly_admin.services.views import BackupView, BeyondView, LogLine, ProofView
 from briefly_admin.web import formats
-from briefly_admin.web.parts import Bar, Button
+from briefly_admin.web.parts import Bar, Button, Problem
 from briefly_admin.web.paths import page_path
 
 MOST_DAMAGE: Final = 100
@@ -130,15 +130,6 @@ class BackUpPart:
     unknown: str
     """Why nobody can say which tables there are beyond the plan."""
     why_not: str
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why something was not done, and what to do; `url` leads to where it is solved."""
-
-    text: str
-    remedy: str
-    url: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,11 @@ from briefly_admin.domain.permissions import Permission
 from briefly_admin.services.access import requires
 from briefly_admin.services.views import BackupView, RunView
 from briefly_admin.web.backup_forms import NOTES, BackUpForm, DeleteForm, VerifyForm
-from briefly_admin.web.backup_view import BackUpPart, Problem, back_up_part, backup_page, backup_url, backups_page
+from briefly_admin.web.backup_view import BackUpPart, back_up_part, backup_page, backup_url, backups_page
 from briefly_admin.web.identity import services
+from briefly_admin.web.parts import Problem
 from briefly_admin.web.paths import page_path
+from briefly_admin.web.refusals import problem_of
 
 blueprint: Final = Blueprint("backups", __name__)
 _SEE_OTHER: Final = 303
@@ -105,7 +107,7 @@ def delete(name: str) -> ResponseReturnValue:
 
 
 def _list(error: BrieflyError | None = None, chosen: Sequence[str] = ()) -> str:
-    problem = _problem(error) if error else None
+    problem = problem_of(error) if error else None
     page = backups_page(
         services().backups.list(g.actor), _back_up(chosen), g.actor, datetime.now(UTC), problem
     )  # fmt: skip
@@ -139,13 +141,7 @@ def _scratch() -> str:
 
 
 def _refused(view: BackupView, error: BrieflyError) -> ResponseReturnValue:
-    return _page(services().backups.get(g.actor, view.name), problem=_problem(error)), error.http_status
-
-
-def _problem(error: BrieflyError) -> Problem:
-    """Why it was not begun; Busy names the run that holds the target."""
-    run_id = getattr(error, "run_id", "")
-    return Problem(error.message, error.remedy, page_path(f"/runs/{run_id}") if run_id else "")
+    return _page(services().backups.get(g.actor, view.name), problem=problem_of(error)), error.http_status
 
 
 def _to_run(run: RunView) -> ResponseReturnValue:

@@ -139,7 +139,7 @@ def _buttons(actor: Actor) -> tuple[Button, ...]:
 def _matter(item: Attention) -> Matter:
     match item.noun:
         case "quarantine":
-            return Matter(item.text, url_for("findings.show", run_id=item.reference, _anchor="quarantine"), "Look")
+            return Matter(item.text, url_for("quarantine.index", run=item.reference), "Open")
         case "backup":
             return Matter(item.text, backup_url(item.reference), "Open")
         case "backups":

@@ -88,6 +88,15 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something was not done, and what to do; `url` leads to the run that stands against it."""
+
+    text: str
+    remedy: str
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Grid:
     """A table of texts: `columns` as the table macro takes them, the first of each row is its heading."""
 
@@ -103,6 +112,7 @@ _PAGES: Final = (
     ("Overview", "/", "layout-dashboard", Permission.READ),
     ("New run", "/runs/new", "player-play", Permission.VALIDATE),
     ("Checklist", "/checks", "checklist", Permission.READ),
+    ("Quarantine", "/quarantine", "hand-stop", Permission.READ),
     ("Backups", "/backups", "archive", Permission.READ),
     ("Audit", "/audit", "list-details", Permission.READ),
     ("Admins", "/admins", "users", Permission.MANAGE_PEOPLE),

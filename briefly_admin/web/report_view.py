@@ -76,7 +76,7 @@ def report_of(view: RunView, backup: BackupView | None = None) -> Report:
     rehearsing = is_rehearsal(view)
     preview = results.get(Phase.PREVIEW, {})
     grids = (
-        _looked_at(migrate, rehearsing=rehearsing),
+        _looked_at(migrate, last=_last(view)),
         _validated(results.get(Phase.VALIDATE, {})) if view.kind is RunKind.VALIDATION else None,
         _backed_up(results.get(Phase.BACKUP, {})) if view.kind is RunKind.BACKUP else None,
         *proof_grids(view, results, backup),
@@ -142,7 +142,12 @@ def _stats(view: RunView, results: Mapping[str, Mapping[str, Any]]) -> tuple[tup
     if "changed" in migrate:
         word = "Would change" if is_rehearsal(view) else "Changed"
         stats.append((word, formats.number(migrate["changed"])))
-    if "skipped" in migrate:
+    if view.kind is RunKind.REPLAY and migrate:
+        stats += [
+            ("Replayed", formats.number(migrate.get("replayed", 0))),
+            ("Left in quarantine", formats.number(migrate.get("left", 0))),
+        ]
+    elif "skipped" in migrate:
         stats.append(("Skipped", formats.number(migrate["skipped"])))
     if view.quarantined:
         stats.append(("In quarantine", formats.number(view.quarantined)))
@@ -154,15 +159,21 @@ def _stats(view: RunView, results: Mapping[str, Mapping[str, Any]]) -> tuple[tup
     return tuple(stats)
 
 
-def _looked_at(migrate: Mapping[str, Any], *, rehearsing: bool) -> Grid | None:
-    last = "failed" if rehearsing else "skipped"
+def _last(view: RunView) -> tuple[str, str, str]:
+    """What becomes of rows: (what changed, which figure is the last, what it says)."""
+    if is_rehearsal(view):
+        return "Would change", "failed", "Would fail"
+    return "Changed", "skipped", "Still wrong" if view.kind is RunKind.REPLAY else "Skipped"
+
+
+def _looked_at(migrate: Mapping[str, Any], *, last: tuple[str, str, str]) -> Grid | None:
+    changed, figure, words = last
     rows = tuple(
-        (str(t.get("table", "")), *(formats.number(t.get(name, 0)) for name in ("looked", "changed", last)))
+        (str(t.get("table", "")), *(formats.number(t.get(name, 0)) for name in ("looked", "changed", figure)))
         for t in _list(migrate.get("tables"))
         if isinstance(t, Mapping)
     )
-    columns = ("Looked at", "Would change" if rehearsing else "Changed", "Would fail" if rehearsing else "Skipped")
-    return Grid("Rows by table", _columns("Table", *columns), rows)
+    return Grid("Rows by table", _columns("Table", "Looked at", changed, words), rows)
 
 
 def _validated(validate: Mapping[str, Any]) -> Grid | None:

@@ -71,6 +71,8 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
         found.append(("Restored into", f"a scratch schema of {view.target_title}, dropped at the end"))
     if view.kind in {RunKind.ROLLBACK, RunKind.PREVIEW}:
         found += asked_for(view)
+    if view.kind is RunKind.REPLAY:
+        found.append(("Replays", _replayed(view)))
     found += approval(view)
     beyond = view.options.get("beyond")
     if beyond:
@@ -86,6 +88,14 @@ def facts(view: RunView) -> tuple[tuple[str, str], ...]:
         kept = view.config.get("createBackup", True)
         found.append(("Backup", "is taken and proven first" if kept else "none: no rollback"))
     return tuple(found)
+
+
+def _replayed(view: RunView) -> str:
+    """'the quarantine of run 41', 'users, email: one row of the quarantine of run 41'."""
+    options = view.options
+    scope = [str(options[name]) for name in ("table", "field", "cause") if options.get(name)]
+    rows = f"row {', '.join(map(str, options['key']))} of " if options.get("key") else ""
+    return f"{', '.join(scope)}{': ' if scope else ''}{rows}the quarantine of run {options.get('of_number', '')}"
 
 
 def _exact(at: datetime) -> str:

@@ -7,22 +7,20 @@ from typing import Any, Final
 
 from flask import url_for
 
-from briefly_admin.domain.actions import Action, Allowed
+from briefly_admin.domain.actions import Action
 from briefly_admin.domain.progress import Progress, TableProgress
 from briefly_admin.domain.runs import LED, Phase, RunKind, RunState
 from briefly_admin.services.sentences import at_work, held_back
 from briefly_admin.services.views import BackupView, LogLine, PhaseView, RunView
 from briefly_admin.web import formats
 from briefly_admin.web.parts import Bar, Button, Step
-from briefly_admin.web.paths import page_path
 from briefly_admin.web.proof_view import PROVING
-from briefly_admin.web.report_view import Report, is_rehearsal, report_of
+from briefly_admin.web.report_view import Report, report_of
+from briefly_admin.web.run_buttons import STOPPED, run_buttons
 from briefly_admin.web.run_facts import BackupLink, backup_link, facts, objects_alone, subtitle, what
 
 _COUNTED: Final = frozenset(p.value for p in (Phase.VALIDATE, Phase.BACKUP, Phase.MIGRATE, Phase.STAGE, Phase.RESTORE))
 """Phases that count rows from the start: none to do means done."""
-_WRITING: Final = frozenset({RunKind.MIGRATION, RunKind.ROLLBACK, RunKind.REPLAY})
-_STOPPED: Final = frozenset({RunState.FAILED, RunState.CANCELLED})
 _TONES: Final = {
     RunState.COMPLETED: "good", RunState.COMPLETED_WITH_SKIPS: "warn", RunState.FAILED: "bad",
     RunState.CANCELLED: "warn", RunState.PAUSED: "warn", RunState.INTERRUPTED: "warn", RunState.PAUSING: "warn",
@@ -118,7 +116,7 @@ def run_page(
         remedy=view.remedy if finished and view.remedy not in view.sentence else "",
         poll_url=url_for("runs.progress", run_id=view.number) if _changes_by_itself(view) else "",
         action_url=url_for("runs.act", run_id=view.number),
-        buttons=(*_look_again(look_again), *_buttons(view)),
+        buttons=run_buttons(view, look_again=look_again),
         changeable=any(a.action is Action.CHANGE and a.allowed for a in view.actions),
         bar=overall_bar(view),
         figures=_figures(view, now),
@@ -149,7 +147,7 @@ def _shows_tables(view: RunView) -> bool:
     """While it goes, and where it stopped; a look at a backup that found damage has come to its end."""
     if objects_alone(view) or (view.kind in PROVING and view.finished):
         return False
-    return not view.finished or view.state in _STOPPED
+    return not view.finished or view.state in STOPPED
 
 
 def run_row(view: RunView, now: datetime) -> RunRow:
@@ -258,7 +256,7 @@ def _table_row(table: TableProgress, phase: str) -> TableRow:
 def _step(phase: PhaseView, view: RunView, now: datetime) -> Step:
     state = {"waiting": "pending"}.get(phase.state, phase.state)
     if state == "running" and (view.waiting or view.state not in LED):
-        state = "waiting" if view.state not in _STOPPED else "failed"
+        state = "waiting" if view.state not in STOPPED else "failed"
     seconds = phase.seconds
     if seconds is None and phase.started_at and view.state in LED and phase.state == "running":
         seconds = (now - phase.started_at).total_seconds()
@@ -276,7 +274,7 @@ def _note(phase: Phase, result: Mapping[str, Any]) -> str:
     if phase is Phase.VALIDATE and result.get("blocking"):
         return f"{result['blocking']:,} blocking"
     if phase is Phase.MIGRATE and result.get("skipped"):
-        return f"{result['skipped']:,} skipped"
+        return f"{result['skipped']:,} {'stay' if 'replayed' in result else 'skipped'}"
     return ""
 
 
@@ -287,53 +285,3 @@ def _picture_url(view: RunView, now: datetime) -> str:
     seen = view.completed_at or now
     version = f"{view.state.value}-{int(seen.timestamp()) // _PICTURE_SECONDS}"
     return url_for("pictures.throughput", run_id=view.number, at=version)
-
-
-def _buttons(view: RunView) -> tuple[Button, ...]:
-    """All but what has a form of its own; a rehearsal has nothing to roll back."""
-    left_out = {Action.CHANGE, Action.ROLL_BACK} if is_rehearsal(view) else {Action.CHANGE}
-    return tuple(_button(allowed, view) for allowed in view.actions if allowed.action not in left_out)
-
-
-def _look_again(url: str) -> tuple[Button, ...]:
-    return (Button("look_again", "Look at a new preview", url, "get", "primary", "eye"),) if url else ()
-
-
-def _button(allowed: Allowed, view: RunView) -> Button:
-    """The button of an action; what is not allowed shows why, and where it is solved."""
-    act = url_for("runs.act", run_id=view.number)
-    match allowed.action:
-        case Action.APPROVE:
-            url = url_for("approvals.show", run_id=view.number)
-            button = Button("approve", "Approve", url, "get", "primary", "circle-check")
-        case Action.PAUSE:
-            button = Button("pause", "Pause", act, icon="player-pause")
-        case Action.RESUME:
-            batches = view.state in _STOPPED and view.kind is RunKind.MIGRATION and not is_rehearsal(view)
-            label = "Resume from the last batch" if batches else "Resume"
-            if view.state in _STOPPED and view.kind in PROVING:
-                label = "Look again"
-            # A rollback that goes on still compares with the old counts: a new preview is what helps more often.
-            style = "" if view.kind is RunKind.ROLLBACK and view.state in _STOPPED else "primary"
-            button = Button("resume", label, act, style=style, icon="player-play")
-        case Action.CANCEL:
-            stays = "rows done stay as they are" if view.kind in _WRITING else "no table is changed by it"
-            confirm = f"Cancel run {view.number}? The batch in hand ends first; {stays}."
-            button = Button("cancel", "Cancel", act, style="danger-quiet", icon="x", confirm=confirm)
-        case Action.ROLL_BACK:
-            url = page_path(f"/backups/{view.backup_name}/rollback") if view.backup_name else page_path("/backups")
-            label = "Roll this rollback back" if view.kind is RunKind.ROLLBACK else "Roll back"
-            button = Button("roll_back", label, url, "get", "danger-quiet", "arrow-back-up")
-        case Action.VALIDATE:
-            button = Button("validate", "Validate again", act, icon="clipboard-check")
-        case Action.RUN_AGAIN:
-            button = Button("run_again", "Run again", url_for("runs.new", like=view.number), "get", icon="refresh")
-        case _:
-            button = Button("report", "Report", "#report", "get", icon="list-check")
-    if allowed.allowed:
-        return button
-    solved = {Action.ROLL_BACK: page_path("/backups"), Action.RESUME: url_for("runs.new")}
-    why_url = "" if allowed.why_not.startswith("This needs the role") else solved.get(allowed.action, "")
-    return Button(
-        button.name, button.label, button.url, button.method, button.style, button.icon, allowed.why_not, why_url
-    )

@@ -115,6 +115,36 @@
     }
   }
 
+  /* -- NULL ticks: typing takes one away; ticking puts the value back as it came, and takes what was typed along ----- */
+
+  function asItCame(control) {
+    if (!(control instanceof HTMLSelectElement)) return control.defaultValue;
+    return ([...control.options].find((option) => option.defaultSelected) || control.options[0])?.value ?? "";
+  }
+
+  on("input", ({ target }) => {
+    const tick = target.id && document.querySelector(`[data-null-of="${CSS.escape(target.id)}"]`);
+    if (tick) tick.checked = false;
+  }, true);
+  /* Before htmx sends what is typed to be checked. */
+  on("change", ({ target }) => {
+    const control = target.dataset.nullOf && document.getElementById(target.dataset.nullOf);
+    if (!control) return;
+    if (target.checked) {
+      target.dataset.typed = control.value;
+      control.value = asItCame(control);
+    } else if (target.dataset.typed !== undefined) control.value = target.dataset.typed;
+  }, true);
+
+  /* -- A field that was checked as somebody typed says to screen readers whether it is wrong ------------------------- */
+
+  on("htmx:afterSettle", ({ target }) => {
+    if (!target.matches?.(".field-state")) return;
+    const control = document.querySelector(`[aria-describedby~="${CSS.escape(target.id)}"]`);
+    if (target.querySelector(".field-errors")) control?.setAttribute("aria-invalid", "true");
+    else control?.removeAttribute("aria-invalid");
+  });
+
   /* -- Menus close when something else is clicked, and by Escape -------------------------------------------------- */
 
   function closeMenus(except) {

@@ -1,26 +1,33 @@
-"""Findings of a run: by table and class, narrowed, downloaded; quarantined rows beside them."""
+"""Findings of a run: by table and class, against the validation before, narrowed, downloaded; small whatever it found."""
 
 import csv
 import io
 import json
 
+import psycopg
 import pytest
 from flask import Flask
+from sqlalchemy import insert
 
 from briefly_admin.domain.findings import Finding, FindingClass
 from briefly_admin.domain.runs import RunKind
-from briefly_admin.engine.sampledata import create
-from briefly_admin.engine.target import Target
-from briefly_admin.plans import plan
-from briefly_admin.web.findings_view import as_csv
+from briefly_admin.settings import Settings
+from briefly_admin.store import tables
+from briefly_admin.web.findings_files import as_csv
+from tests.quarantined import break_emails, quarantine
 from tests.serving import NOBODY, SETUP, ClientAs, lead, services_of
 from tests.web.browsing import look
+from tests.web.rendering import Page
 
 
 @pytest.fixture
-def validated(app: Flask, target_database: str) -> str:
-    """A validation of dirty data."""
-    create(Target(target_database), plan("unified"), dirty=5, embeddings=0)
+def validated(app: Flask, target_database: str, sample_data: dict[str, int]) -> str:
+    """A validation of data with blocking and repairable faults in two tables."""
+    assert sample_data
+    break_emails(target_database, 3)
+    with psycopg.connect(target_database) as target:
+        target.execute("UPDATE users SET subscription_tier = NULL")
+        target.execute("UPDATE file_metadata SET filename = NULL, file_size = -1")
     run = services_of(app).runs.start(SETUP, RunKind.VALIDATION)
     lead(app, run.id)
     return run.id
@@ -39,13 +46,13 @@ def test_the_filter_narrows_by_class_and_table(client_as: ClientAs, validated: s
     browser = client_as("viewer")
     page = look(browser, f"/runs/{validated}/findings?class=repairable&table=users")
     assert page.every("div", aria_label="Findings of users")
-    assert not page.every("div", aria_label="Findings of oauth_tokens")
+    assert not page.every("div", aria_label="Findings of file_metadata")
     assert not [badge for badge in page.one("div", aria_label="Findings of users").text.split() if badge == "blocking"]
     assert "Nothing matches" in look(browser, f"/runs/{validated}/findings?table=nonsense").one("main").text
     look(browser, f"/runs/{validated}/findings?class=%00&phase=x&table='")
 
 
-def test_both_downloads_hold_what_the_page_shows(app: Flask, client_as: ClientAs, validated: str) -> None:
+def test_all_downloads_hold_what_the_page_shows(app: Flask, client_as: ClientAs, validated: str) -> None:
     browser, found = client_as("viewer"), services_of(app).findings.list(SETUP, validated, phase="validate")
     answer = browser.get(f"/runs/{validated}/findings.json")
     assert answer.headers["Content-Disposition"] == 'attachment; filename="findings-of-run-1.json"'
@@ -54,28 +61,123 @@ def test_both_downloads_hold_what_the_page_shows(app: Flask, client_as: ClientAs
     assert sum(int(row["rows"]) for row in rows) == sum(finding.count for finding in found)
     narrowed = browser.get(f"/runs/{validated}/findings.json?class=notice").get_json()["findings"]
     assert {finding["class"] for finding in narrowed} <= {"notice"}
+    lines = browser.get(f"/runs/{validated}/findings.ndjson").get_data(as_text=True).splitlines()
+    assert [json.loads(line) for line in lines] == json.loads(answer.data)["findings"]
+    assert browser.get(f"/runs/{validated}/findings.csv").is_streamed
     assert browser.get(f"/runs/{validated}/findings.xlsx").status_code == 404
 
 
+def test_every_row_of_one_finding_is_a_file_too(client_as: ClientAs, validated: str, target_database: str) -> None:
+    browser = client_as("viewer")
+    page = look(browser, f"/runs/{validated}/findings?class=blocking&table=users")
+    links = {
+        each.text: each.attributes["href"] or ""
+        for each in page.every("a")
+        if "/findings/rows." in (each.attributes["href"] or "")
+    }
+    answer = browser.get(links["NDJSON"])
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="rows-of-users-email-email-run-1.ndjson"'
+    assert answer.is_streamed
+    rows = [json.loads(line) for line in answer.get_data(as_text=True).splitlines()]
+    assert len(rows) == 3
+    assert all(row["value"] == f"nonsense {row['key'][0]}" for row in rows)
+    found = list(csv.DictReader(io.StringIO(browser.get(links["Every row: CSV"]).get_data(as_text=True))))
+    assert [{"key": row["key"][0], "value": row["value"]} for row in rows] == found
+    for bad in (
+        "",
+        "?table=users",
+        "?table=x&field=y&rule=z",
+        "?table=users&field=email&rule=email&class=x",
+        "?table=%00&field=&rule=",
+    ):
+        assert browser.get(f"/runs/{validated}/findings/rows.csv{bad}").status_code in {200, 400, 404}
+
+
 def test_a_spreadsheet_runs_nothing_of_it() -> None:
-    finding = Finding("=cmd()", "f", "+r", FindingClass.NOTICE, 1, "@m", [{"key": "-1+1"}])
-    row = next(csv.reader([as_csv([finding]).splitlines()[1]]))
+    found = Finding("=cmd()", "f", "+r", FindingClass.NOTICE, 1, "@m", [{"key": "-1+1"}])
+    row = next(csv.reader([list(as_csv([found]))[1]]))
     assert row == ["'=cmd()", "f", "'+r", "notice", "1", "'@m", "'-1+1"]
 
 
-def test_quarantined_rows_stand_below_with_their_reason(app: Flask, client_as: ClientAs, target_database: str) -> None:
-    create(Target(target_database), plan("unified"), dirty=5, embeddings=0)
-    run = services_of(app).runs.start(SETUP, RunKind.MIGRATION, config={"onInvalid": "skip"})
-    view = lead(app, run.id)
+def test_quarantined_rows_are_named_and_led_to(app: Flask, settings: Settings, client_as: ClientAs) -> None:
+    run = quarantine(services_of(app), settings.database_url, SETUP, ["a", "b", "c"])
     page = look(client_as("viewer"), "/runs/1/findings")
-    section = page.one("section", id="quarantine")
-    assert f"{view.quarantined} rows" in section.text
+    assert "3 rows of this run are in quarantine" in page.one("main").text
+    assert page.one("a", href="/quarantine?run=1")
     overview = look(client_as("viewer"), "/")
-    assert overview.every("a", href=f"/runs/{run.id}/findings#quarantine")
+    assert overview.every("a", href=f"/quarantine?run={run.id}")
 
 
-def test_a_run_without_findings_says_so_and_strangers_see_nothing(app: Flask, client_as: ClientAs) -> None:
-    create(Target(services_of(app).servers.target.dsn), plan("unified"), embeddings=0)
+def test_the_trend_says_what_is_less_more_new_and_gone(
+    app: Flask, client_as: ClientAs, validated: str, target_database: str
+) -> None:
+    with psycopg.connect(target_database) as target:
+        target.execute("UPDATE file_metadata SET filename = 'x'")
+        target.execute("UPDATE users SET subscription_status = 'odd' WHERE id IN (SELECT id FROM users LIMIT 2)")
+    break_emails(target_database, 2)
+    with psycopg.connect(target_database) as target:
+        target.execute(
+            "UPDATE users SET email = id || '@example.com' WHERE id = (SELECT id FROM users ORDER BY id LIMIT 1)"
+        )
+    first = look(client_as("viewer"), f"/runs/{validated}/findings")
+    assert "Since" not in first.one("main").text
+    run = services_of(app).runs.start(SETUP, RunKind.VALIDATION)
+    lead(app, run.id)
+    page = look(client_as("viewer"), f"/runs/{run.number}/findings")
+    trends = [each.text.strip() for each in page.every("td", data_label="Since run 1")]
+    assert sorted(trends) == sorted(["−1", "new", "same", "same"])
+    gone = page.one("section", id="gone").text
+    assert "Gone since run 1" in gone
+    assert "filename" in gone
+
+
+def finding(number: int, *, rows: int = 100_000, kind: FindingClass = FindingClass.BLOCKING) -> Finding:
+    keys = [{"key": f"{number:032x}-{each:03}", "value": "x" * 300} for each in range(min(rows, 100))]
+    return Finding(f"table_{number % 7}", f"a_rather_long_field_{number}", "one_of", kind, rows, "m" * 60, keys)
+
+
+def test_a_great_many_findings_of_a_great_many_rows_make_small_pages(
+    app: Flask, client_as: ClientAs, validated: str
+) -> None:
+    many = [finding(number) for number in range(230)]
+    with services_of(app).servers.database.begin() as connection:
+        for each in many:
+            values = each.to_json() | {"run_id": validated, "phase": "verify"}
+            connection.execute(insert(tables.finding).values(values))
+    browser, seen = client_as("operator"), 0
+    for number in range(1, 7):
+        answer = browser.get(f"/runs/{validated}/findings?phase=verify&page={number}")
+        assert len(answer.data) < 200_000
+        if number < 6:
+            seen += len(Page(answer.get_data(as_text=True)).every("td", data_label="Class"))
+    assert seen == 230
+    page = look(browser, f"/runs/{validated}/findings?phase=verify&page=2")
+    assert "51 to 100 of 230 findings" in page.one("main").text
+    assert page.one("a", rel="prev")
+    assert page.one("a", rel="next")
+    assert "and 99,995 more" in page.one("main").text
+    for bad in ("0", "-3", "x", "9" * 30):
+        look(browser, f"/runs/{validated}/findings?phase=verify&page={bad}")
+
+
+def test_samples_lead_to_the_row_and_blocking_ones_to_a_fix_for_all(client_as: ClientAs, validated: str) -> None:
+    page = look(client_as("operator"), f"/runs/{validated}/findings?class=blocking&table=users")
+    keys = [link for link in page.every("a") if (link.attributes["href"] or "").startswith("/rows/users?key=")]
+    assert {link.text for link in keys} >= {"Correct", "Skip"}
+    fix = next(link for link in page.every("a") if link.text.startswith("Fix all"))
+    assert "/fix?table=users&field=" in (fix.attributes["href"] or "")
+    assert "findings" in (fix.attributes["href"] or "").partition("back=")[2], "and back to what was filtered"
+    repairable = look(client_as("operator"), f"/runs/{validated}/findings?class=repairable")
+    assert not [link for link in repairable.every("a") if link.text.startswith("Fix all")]
+    seen = look(client_as("viewer"), f"/runs/{validated}/findings?class=blocking")
+    assert not [link for link in seen.every("a") if link.text.startswith("Fix all") or link.text in {"Correct", "Skip"}]
+    assert [link for link in seen.every("a") if (link.attributes["href"] or "").startswith("/rows/users?key=")]
+
+
+def test_a_run_without_findings_says_so_and_strangers_see_nothing(
+    app: Flask, client_as: ClientAs, sample_data: dict[str, int]
+) -> None:
+    assert sample_data
     services_of(app).runs.start(SETUP, RunKind.VALIDATION)
     assert "No findings" in look(client_as("viewer"), "/runs/1/findings").one("main").text
     for path in ("/runs/1/findings", "/runs/1/findings.csv", "/runs/1/findings.json"):
