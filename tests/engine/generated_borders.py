@@ -26,6 +26,7 @@ EMAILS = (
     "A@B.CO", '"\x01"@b.co', '""@b.co', "a@b.c-", "_@_.de", "a\u0301@b.co", "a@b.c\u0301o", "a@LOCALHOST",
 )  # fmt: skip
 URLS = (
+    "/x://a.de", "?://", "#a:b", "/a:b", "/http://a.de",
     "http://a.de", "https://a.de/", "ftp://x", "ftp://x.y/z", "HTTP://A.DE", "http://localhost", "http://localhost:80/a?b#c", "http://127.0.0.1",
     "http://999.1.1.1", "http://[::1]/", "http://a", "a.de", "/a/b", "?a", "#", "http://a.de/ b", "http://a.de\n", "http://user:pw@a.de",
     "http://a_b.de", "http://-a.de", "http://bücher.example", "http://a.de:99999", "javascript:alert(1)", "file:///etc", "file://a.de/x",

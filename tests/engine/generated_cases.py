@@ -52,6 +52,15 @@ def _repair(dice: Random, column: str, type_: str, part: Part) -> Repair:
     return Repair(column, expression.replace("%s", column), "repaired", only_wrong=only_wrong)
 
 
+def _values(dice: Random, kind: ColumnType, part: Part, rows: int) -> list[str | None]:
+    """A column: as many different borders as there are, or half of it; the others at random."""
+    some = dice.sample(part.borders, min(len(part.borders), rows // 2))
+    found: list[str | None] = [text for each in some if (text := kind.fit(each)) is not None]
+    found += [kind.value(dice, part.near) for _ in range(rows - len(found))]
+    dice.shuffle(found)
+    return found
+
+
 def case(dice: Random, name: str, rows: int, *, width: int = 8) -> Case:
     """A table of so many rows; one in four has repairs, one in eight lacks a column."""
     made, repaired = record(dice, width), dice.random() < 1 / 4
@@ -64,9 +73,8 @@ def case(dice: Random, name: str, rows: int, *, width: int = 8) -> Case:
     ]  # fmt: skip
     columns = tuple(Column(column, "text", secret=dice.random() < 0.1) for column in made.parts)
     table = Table(name, made.record, columns, repairs=tuple(repairs))
-    filled = [
-        {column: kind.value(dice, made.parts[column].near) for column, kind in kinds.items()} for _ in range(rows)
-    ]
+    values = {column: _values(dice, kind, made.parts[column], rows) for column, kind in kinds.items()}
+    filled = [{column: listed[row] for column, listed in values.items()} for row in range(rows)]
     sources = {column: part.source for column, part in made.parts.items()} | {"row": made.options}
     return Case(table, {column: kind.sql for column, kind in kinds.items()}, filled, sources)
 

@@ -33,6 +33,8 @@ class Part:
     source: str
     near: Near
     homes: Sequence[str]
+    borders: Sequence[Any] = ()
+    """Values that lie near its validators' borders, all of them."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +318,7 @@ def part(dice: Random, depth: int = 0, *, nested: bool = False, kinds: Sequence[
         options["allow_none"] = Made("False", False)
     found = call(draft.target, *draft.args, **options)
     hints = [value for each in chosen for value in each.near]
-    return Part(found.object, found.text.replace("fields.", ""), mixed(draft.near, hints), draft.homes)
+    return Part(found.object, found.text.replace("fields.", ""), mixed(draft.near, hints), draft.homes, hints)
 
 
 def mixed(near: Near, hints: Sequence[Any]) -> Near:

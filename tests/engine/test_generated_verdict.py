@@ -38,7 +38,7 @@ def test_generated_schemas(connection: psycopg.Connection[Any]) -> None:
     @given(st.integers(0, 2**63))
     def check(seed: int) -> None:
         dice = Random(seed)
-        cases = [case(dice, f"table {n}", 16, width=30) for n in range(3)]
+        cases = [case(dice, f"table {n}", 24, width=30) for n in range(3)]
         assert not [str(each) for each in try_cases(connection, cases)]
 
     check()
