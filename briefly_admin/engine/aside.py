@@ -49,6 +49,7 @@ def put_back(context: RunContext) -> None:
             return
         rows = context.journal.quarantined(None, context.quarantine_of)
         with fenced(connection, context.run_id, context.attempt):
+            connection.execute("SET LOCAL statement_timeout TO 0")  # as many rows as maxSkipped allowed
             connection.execute(
                 "DELETE FROM briefly_migration.quarantine WHERE run_id = %s", (context.quarantine_of,)
             )  # fmt: skip

@@ -32,10 +32,14 @@ def shelves(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """The stage with the plan `shelved` and its dirty rows."""
     monkeypatch.setitem(plans.PLANS, PLAN.name, PLAN)
     servers = replace(stage.servers, plan=PLAN)
-    config = ServiceConfig(plan_name=PLAN.name, audit_key=b"k" * 32, lease=timedelta(seconds=2))
-    stage.services = assemble(servers, config, engine=stage.engine, assist=stage.engine.help, now=stage.clock)
     stage.servers = servers
     Shelved(servers.target.dsn).fill()
+    return assembled(stage)
+
+
+def assembled(stage: Stage, **settings: Any) -> Stage:
+    config = ServiceConfig(plan_name=PLAN.name, audit_key=b"k" * 32, lease=timedelta(seconds=2), **settings)
+    stage.services = assemble(stage.servers, config, engine=stage.engine, assist=stage.engine.help, now=stage.clock)
     return stage
 
 
@@ -311,3 +315,15 @@ def test_a_later_migration_looks_at_the_rows_anew(shelves: Stage) -> None:
     assert actions(now(shelves, first))[Action.REPLAY] == "Nothing is left in its quarantine."
     with pytest.raises(Refused, match=f"Nothing of run {first.number}"):
         runs.replay(shelves.olga, first.id)
+
+
+def test_a_replay_waits_for_an_approval_where_one_is_required(shelves: Stage) -> None:
+    run = shelves.lead(shelves.services.runs.start(shelves.olga, RunKind.MIGRATION, config=_SKIPS), quarantining)
+    runs = assembled(shelves, require_approval=True).services.runs
+    replay = runs.replay(shelves.olga, run.id)
+    assert replay.state is RunState.AWAITING_APPROVAL
+    with pytest.raises(Busy):
+        runs.replay(shelves.olga, run.id)
+    assert runs.approve(shelves.ana, replay.id).state is RunState.PENDING
+    assert shelves.lead(replay).state is RunState.COMPLETED
+    assert now(shelves, run).quarantined == 2  # the engine did nothing
