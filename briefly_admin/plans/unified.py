@@ -198,10 +198,11 @@ CHUNKS: Final = Table(
             # A file of few chunks has no hole where the bits of its indexes are 1, 11, 111 …; the others are sorted.
             query=(
                 "SELECT s.id AS key FROM (SELECT c.id, c.chunk_index::numeric - coalesce(lag(c.chunk_index) "
-                "OVER (PARTITION BY c.file_id ORDER BY c.chunk_index), -1) AS step "
-                "FROM {chunks} AS c WHERE c.chunk_index >= 0 AND c.file_id IN (SELECT b.file_id FROM {chunks} AS b "
-                "WHERE b.chunk_index >= 0 GROUP BY b.file_id "
-                f"HAVING max(b.chunk_index) >= 62 OR {_BITS} & ({_BITS} + 1) <> 0)) AS s WHERE s.step > 1"
+                "OVER (PARTITION BY c.file_id ORDER BY c.chunk_index), -1) AS step FROM (SELECT a.id, a.file_id, "
+                "a.chunk_index FROM {chunks} AS a WHERE a.chunk_index >= 0 AND a.file_id IN (SELECT b.file_id "
+                "FROM {chunks} AS b WHERE b.chunk_index >= 0 GROUP BY b.file_id "
+                f"HAVING max(b.chunk_index) >= 62 OR {_BITS} & ({_BITS} + 1) <> 0) OFFSET 0) AS c) AS s "
+                "WHERE s.step > 1"
             ),
             needs=(("chunk_index", ("int2", "int4", "int8")), ("file_id", ())),
         ),
