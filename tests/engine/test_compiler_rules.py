@@ -47,13 +47,13 @@ RULES: dict[str, Make] = {
     ),
     **_rules(fields.Integer, loose_range=validate.Range(min=1, max=9), loose_one=validate.OneOf([1, 2]), loose_none=validate.NoneOf([1, 7])),
     **_rules(
-        fields.Float, float_range=validate.Range(min=0, max=5), float_above=validate.Range(min=0.1, min_inclusive=False), float_tenth=validate.Range(max=Decimal("0.1")), float_one=validate.OneOf([0.1, 1, 2**53 + 1, "1"]), float_none=validate.NoneOf([0.1, 0.5]),
+        fields.Float, float_range=validate.Range(min=0, max=5), float_above=validate.Range(min=0.1, min_inclusive=False), float_tenth=validate.Range(max=Decimal("0.1")), float_one=validate.OneOf([0.1, 1, 2**53 + 1, 2**53 + 4, "1"]), float_none=validate.NoneOf([0.1, 0.5]),
         float_big=validate.Range(max=2**63), float_equal=validate.Equal(Decimal("0.5")),
     ),
     **_rules(lambda **given: fields.Float(allow_nan=True, **given), nan_range=validate.Range(min=0), nan_none=validate.NoneOf([1.0])),
     **_rules(
         fields.Decimal, decimal_range=validate.Range(min=0, max=Decimal("1.5")), decimal_above=validate.Range(min=Decimal("0.125"), min_inclusive=False), decimal_float=validate.Range(max=0.1), decimal_one=validate.OneOf([Decimal("0.1"), 1, 0.125]), decimal_none=validate.NoneOf([Decimal("1.50")]),
-        decimal_long=validate.Range(min=Decimal("0.12345678901234567"), max=10**30),
+        decimal_edge=validate.Range(min=Decimal("123456789.125"), min_inclusive=False), decimal_long=validate.Range(min=Decimal("0.12345678901234567"), max=10**30),
     ),
     **_rules(lambda **given: fields.Decimal(places=1, **given), places_range=validate.Range(max=Decimal("0.1")), places_equal=validate.Equal(Decimal("1.5"))),
     **_rules(lambda **given: fields.Decimal(places=-1, **given), tens_range=validate.Range(min=5)),

@@ -63,9 +63,9 @@ def _describe(name: str, field: fields.Field[Any], above: tuple[RecordSchema, ..
         why = OWN_CODE if kind == "opaque" else "the schema within it does more than its fields say"
         return FieldSpec(name, "opaque", field.allow_none, judge_of_all(field), why=why, **common)
     members = members_of(field)
+    words = members.words if members else words_of(kind)
     return FieldSpec(
-        name, kind, field.allow_none, judge_of_type(field), rules_of(field, kind), words=members.words if members else words_of(kind),
-        members=members,
+        name, kind, field.allow_none, judge_of_type(field), rules_of(field, kind), words=words, members=members,
         **common, **options_of(field), **inner,
     )  # fmt: skip
 
