@@ -128,9 +128,9 @@ def _asked(
 
 
 def _choices(spec: FieldSpec | None) -> tuple[str, ...]:
-    """What a record schema's OneOf leaves, as texts."""
-    rules = [rule for rule in spec.rules if rule.kind == "one_of" and rule.choices] if spec else []
-    return tuple(str(choice) for choice in rules[0].choices) if rules else ()
+    """The texts that a record schema's OneOf leaves, or an Enum's names or values; () where others may pass as well."""
+    rules = [rule for rule in spec.rules if rule.kind == "one_of" and rule.whole] if spec else []
+    return tuple(choice for choice in rules[0].choices if isinstance(choice, str)) if rules else ()
 
 
 def _input(base_type: str, choices: Sequence[str], *, secret: bool) -> Input:
