@@ -24,6 +24,7 @@ from briefly_admin.engine.fence import fenced
 from briefly_admin.engine.gauge import Gauge
 from briefly_admin.engine.migrate import asked, copy_quarantine, read_catalog
 from briefly_admin.engine.mover import Line
+from briefly_admin.engine.pace import Pace
 from briefly_admin.engine.retry import Patience, Verdict, classify, describe
 from briefly_admin.engine.target import Connection
 
@@ -99,6 +100,7 @@ class _Replay:
         """Chunk after chunk. Raises RunFailed, Stopped, Fenced, Unavailable."""
         context, state = self._context, None
         patience = Patience(context, f"The replay of {self._name}", self._gauge.wait)
+        pace = Pace(context, self._gauge.wait)
         self._gauge.begin(self._name)
         while True:
             context.check_stop()
@@ -107,6 +109,7 @@ class _Replay:
                 state = state or self._claim()
                 if not self._keys and not self._judge(state):
                     break
+                begun = context.monotonic()
                 state = self._chunk(state, size)
             except (psycopg.Error, Unavailable) as error:
                 self._after_failure(error, patience)
@@ -115,9 +118,14 @@ class _Replay:
             patience.succeeded()
             count = counted(state)
             self._gauge.at(self._name, done=count.done, changed=count.changed, skipped=count.skipped)
-            if context.config.pause:
-                context.sleep(context.config.pause / 1000)
+            self._rest(pace, context.monotonic() - begun)
         self._gauge.finish(self._name)
+
+    def _rest(self, pace: Pace, seconds: float) -> None:
+        """Whatever pause the admin, the replicas and the server need."""
+        pace.after(self._line.open(), seconds)
+        if self._context.config.pause:
+            self._context.sleep(self._context.config.pause / 1000)
 
     @property
     def _wanted(self) -> int:

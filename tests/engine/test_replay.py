@@ -96,6 +96,12 @@ def test_corrected_rows_are_repaired_and_the_rest_stays(shelved: Shelved) -> Non
     # Both corrected books count for their shelf: the sweep saw to it.
     assert shelved.rows("SELECT books FROM shelves WHERE id = 2") == [(before[0] + 2,)]
     assert set(shelved.record.closed) == {*books(1, 3), N1}
+    assert shelved.last
+    assert (shelved.last.record.processed, shelved.last.record.total) == (10, 10)
+    moved = [each for each in shelved.last.progress if each.phase == "migrate"][-1]
+    assert [(t.table, t.total, t.done, t.changed, t.skipped) for t in moved.tables] == [
+        ("shelves", 1, 1, 0, 1), (BOOKS.name, 7, 7, 2, 5), (NOTES.name, 2, 2, 0, 1),
+    ]  # fmt: skip
     assert set(shelved.record.closed.values()) == {shelved.last.record.run_id if shelved.last else None}
     assert shelved.changes()["pages %"] == ("waiting", "waiting for 2 rows")
     assert report["verify"]["replay"]
