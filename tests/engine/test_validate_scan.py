@@ -71,13 +71,26 @@ def test_holes_are_those_of_a_sorted_file(target_database: str, connection: Sess
         connection.execute(
             "UPDATE document_chunks SET file_id = %s::uuid, chunk_index = %s WHERE id = %s::uuid", (file, index, key)
         )
-    indexes[files[0]] += []
     expected = 0
     for chunks in indexes.values():
         present = sorted({index for index, _ in chunks if index >= 0})
         expected += sum(index - before > 1 for before, index in zip([-1, *present], present, strict=False))
     holes = [f for f in examine(connection, UNIFIED) if f.rule == "hole"]
     assert sum(f.count for f in holes) == expected > 20
+
+
+def test_one_index_is_missing_of_a_file(target_database: str, connection: Session) -> None:
+    create(Target(target_database), UNIFIED, scale=2, embeddings=0)
+    found = []
+    for missing in (0, 1, 60, 61, 62, 63, 66):
+        connection.execute(
+            "UPDATE document_chunks AS c SET chunk_index = CASE WHEN n.n < 67 AND n.n <> %s THEN n.n END, "
+            "file_id = (SELECT id FROM file_metadata ORDER BY id LIMIT 1) FROM "
+            "(SELECT id, row_number() OVER (ORDER BY id) - 1 AS n FROM document_chunks) AS n WHERE n.id = c.id",
+            (missing,),
+        )
+        found.append(sum(f.count for f in examine(connection, UNIFIED) if f.rule == "hole"))
+    assert found == [1, 1, 1, 1, 1, 1, 0]
 
 
 PARENT = Table("pa", Schema.from_dict({"id": fields.Integer(strict=True), "n": fields.Integer(strict=True),
