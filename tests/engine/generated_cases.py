@@ -53,8 +53,8 @@ def _repair(dice: Random, column: str, type_: str, part: Part) -> Repair:
 
 
 def _values(dice: Random, kind: ColumnType, part: Part, rows: int) -> list[str | None]:
-    """A column: as many different borders as there are, or half of it; the others at random."""
-    some = dice.sample(part.borders, min(len(part.borders), rows // 2))
+    """A column: borders, each once, for two thirds of it at most; the others at random."""
+    some = dice.sample(part.borders, min(len(part.borders), rows * 2 // 3))
     found: list[str | None] = [text for each in some if (text := kind.fit(each)) is not None]
     found += [kind.value(dice, part.near) for _ in range(rows - len(found))]
     dice.shuffle(found)

@@ -18,7 +18,7 @@ from briefly_admin.plans.records import Embedding, Identifier
 from tests.engine import generated_borders as borders
 from tests.engine import generated_rules as rules
 from tests.engine.generated_rules import Made, call, made
-from tests.engine.generated_values import HOSTILE, MOODS, Literal, anything, as_json, changed, number, text
+from tests.engine.generated_values import HOSTILE, MOODS, Literal, anything, as_json, changed, text
 
 Near = Callable[[Random], Any]
 _DEEPEST = 2
@@ -34,7 +34,7 @@ class Part:
     near: Near
     homes: Sequence[str]
     borders: Sequence[Any] = ()
-    """Values that lie near its validators' borders, all of them."""
+    """Values that lie near its own and its validators' borders, all of them."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,18 @@ class _Draft:
 _Drafter = Callable[[Random, int], _Draft]
 
 
-def _some(*values: Any) -> Near:
-    return lambda dice: dice.choice(values)
+@dataclass(frozen=True)
+class _Some:
+    """One of these."""
+
+    values: tuple[Any, ...]
+
+    def __call__(self, dice: Random) -> Any:
+        return dice.choice(self.values)
+
+
+def _some(*values: Any) -> _Some:
+    return _Some(values)
 
 
 class Mood(enum.Enum):
@@ -126,8 +136,19 @@ def _boolean(dice: Random, _depth: int) -> _Draft:
 
 
 def _temporal(dice: Random, _depth: int) -> _Draft:
-    form = dice.choice((None, None, "iso", "iso8601", "rfc", "timestamp", "timestamp_ms", "%d/%m/%Y %H:%M", "%Y"))
-    near = lambda dice: dice.choice((dice.choice(borders.MOMENTS), dice.choice(borders.MOMENTS), number(dice)))  # noqa: E731 - a lambda as its siblings
+    form = dice.choice((*([None] * 5), "iso", "iso8601", "rfc", "timestamp", "timestamp_ms", "%d/%m/%Y %H:%M", "%Y"))
+    near = _some(
+        *borders.MOMENTS,
+        *borders.MOMENTS,
+        0,
+        -1,
+        1709209800,
+        1e18,
+        Literal("1e400"),
+        253402300800,
+        1709209800000.5,
+        True,
+    )
     zone = Made("dt.UTC", dt.UTC) if dice.random() < 0.4 else None
     return dice.choice(
         (
@@ -318,7 +339,8 @@ def part(dice: Random, depth: int = 0, *, nested: bool = False, kinds: Sequence[
         options["allow_none"] = Made("False", False)
     found = call(draft.target, *draft.args, **options)
     hints = [value for each in chosen for value in each.near]
-    return Part(found.object, found.text.replace("fields.", ""), mixed(draft.near, hints), draft.homes, hints)
+    own = draft.near.values if isinstance(draft.near, _Some) else ()
+    return Part(found.object, found.text.replace("fields.", ""), mixed(draft.near, hints), draft.homes, [*hints, *own])
 
 
 def mixed(near: Near, hints: Sequence[Any]) -> Near:
