@@ -35,7 +35,8 @@ def scalar(spec: FieldSpec, view: View) -> Answer | None:
     }.get(view.kind)  # fmt: skip
     if native:
         return native(spec, view)
-    if view.kind in _NEVER_NUMBERS and spec.kind in _NUMBERS:
+    infinite = spec.special and view.kind == "interval"  # since PostgreSQL 17 one is
+    if view.kind in _NEVER_NUMBERS and spec.kind in _NUMBERS and not infinite:
         return NEVER
     if (view.kind, spec.kind) in {("uuid", "uuid"), ("uuid", "identifier"), ("vector", "embedding")}:
         return ALWAYS
