@@ -73,7 +73,12 @@
   });
   on("htmx:afterRequest", (event) => {
     const form = event.target.closest?.("form");
-    if (form) release(form);
+    if (form && !isField(event.detail.elt)) release(form);
+  });
+  /* A field is checked as somebody types, but no longer once its form is on its way. */
+  const isField = (element) => element?.matches?.("input, select, textarea");
+  on("htmx:beforeRequest", (event) => {
+    if (isField(event.detail.elt) && event.detail.elt.form?.dataset.sent === "yes") event.preventDefault();
   });
   /* The browser's back button shows the page as it was left. */
   window.addEventListener("pageshow", () => {

@@ -15,7 +15,7 @@ from briefly_admin.plans import plan
 from tests.browser.conftest import Program, Visitor
 
 TABLES = [table.name for table in plan("unified").tables]
-ENDED = re.compile(r"Done:|Rehearsed:|Rolled back |Stopped |Cancelled ")
+ENDED = re.compile(r"Done:|Rehearsed:|Replayed |Rolled back |Stopped |Cancelled ")
 
 
 def digests(program: Program) -> dict[str, str]:
@@ -127,7 +127,7 @@ def watch_the_bar(visitor: Visitor) -> list[float]:
     return seen
 
 
-PAGES = ["/", "/checks", "/runs", "/runs/new", "/runs/1", "/runs/1/findings", "/backups", "/audit", "/admins", "/me"]
+PAGES = ["/", "/checks", "/runs", "/runs/new", "/runs/1", "/runs/1/findings", "/quarantine", "/backups", "/audit", "/admins", "/me"]
 
 
 @pytest.mark.usefixtures("dirty")

@@ -93,6 +93,7 @@ def test_links_keep_to_the_role_and_the_mount_point() -> None:
     assert [item.url for item in viewer] == [
         "/briefly/app/",
         "/briefly/app/checks",
+        "/briefly/app/quarantine",
         "/briefly/app/backups",
         "/briefly/app/audit",
     ]
