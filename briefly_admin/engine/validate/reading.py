@@ -96,7 +96,7 @@ def reading(
         # To pass a row on between parallel workers costs less than the planner's usual guess, which fits wide rows.
         connection.execute(
             "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'; SET LOCAL jit = off; "
-            "SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB'; SET LOCAL synchronize_seqscans = off; "
+            "SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '32MB'; SET LOCAL synchronize_seqscans = off; "
             "SET LOCAL parallel_tuple_cost = 0.01"
         )
         if connection.info.server_version >= _TRANSACTION_TIMEOUT:
