@@ -238,34 +238,20 @@ def reals(dice: Random) -> Rule:
     )()  # fmt: skip
 
 
-borders.DECIMALS = tuple(map(decimal.Decimal, ("0", "0.01", "1.10", "-0.5", "100", "1E+20", "2.5", "9.995")))
+_DECIMALS = tuple(map(decimal.Decimal, ("0", "0.01", "1.10", "-0.5", "100", "1E+20", "2.5", "9.995")))
 
 
 def decimals(dice: Random) -> Rule:
     """For decimals; bounds of other numeric types compare with them, too."""
     near = (
-        "0.01",
-        "0.009",
-        "0.0100",
-        0.01,
-        1.1,
-        "1.1",
-        "1.10",
-        Literal("1.100"),
-        "9.995",
-        "9.994",
-        "-0.5",
-        100,
-        "100.00",
-        "1e20",
-        "100.005",
-        Literal("2.4999999999999999999999999999999999"),
-        "-0",
-    )
+        "0.01", "0.009", "0.0100", 0.01, 1.1, "1.1", "1.10", Literal("1.100"), "9.995", "9.994", "-0.5", 100, "100.00", "1e20", "100.005", "-0",
+        *(Literal(f"{bound}{'0' * 30}1") for bound in ("0.", "0.01", "2.5", "100.0")),
+        Literal("2.4999999999999999999999999999999999"), Literal("99.9999999999999999999999999999999999"), Literal("0.0099999999999999999999999999999999999"),
+    )  # fmt: skip
     return dice.choice(
         (
-            lambda: _range(dice, borders.DECIMALS, near), lambda: _range(dice, borders.DECIMALS, near), lambda: _range(dice, (0, 1, 100), near), lambda: _range(dice, (0.5, 2.5, 0.1), near),
-            lambda: _choices(dice, [*borders.DECIMALS, 100, 2.5], near), lambda: Rule(call(validate.Predicate, "is_signed"), near), lambda: own(dice),
+            lambda: _range(dice, _DECIMALS, near), lambda: _range(dice, _DECIMALS, near), lambda: _range(dice, (0, 1, 100), near), lambda: _range(dice, (0.5, 2.5, 0.1), near),
+            lambda: _choices(dice, [*_DECIMALS, 100, 2.5], near), lambda: Rule(call(validate.Predicate, "is_signed"), near), lambda: own(dice),
         )
     )()  # fmt: skip
 

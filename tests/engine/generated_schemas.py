@@ -163,7 +163,7 @@ def _temporal(dice: Random, _depth: int) -> _Draft:
 
 
 def _texts_of_a_kind(dice: Random, _depth: int) -> _Draft:
-    network = ("inet", "cidr", "text")
+    network = ("inet", "inet", "cidr")
     return dice.choice(
         (
             _Draft(fields.Email, _some(*borders.EMAILS), "email", borders.TEXT_HOMES), _Draft(fields.Email, _some(*borders.EMAILS), "text", borders.TEXT_HOMES),
@@ -303,7 +303,7 @@ def _nested(dice: Random, depth: int) -> _Draft:
 
 
 _FLAT = (
-    *([_string] * 3), *([_number] * 3), _boolean, *([_temporal] * 2), *([_texts_of_a_kind] * 2), _enumeration, _whatever,
+    *([_string] * 3), *([_number] * 3), _boolean, *([_temporal] * 4), *([_texts_of_a_kind] * 3), _enumeration, _whatever,
 )  # fmt: skip
 _DEEP = (*_FLAT, _listed, _listed, _listed, _mapped, _mapped, _nested, _nested)
 
