@@ -65,10 +65,10 @@ def fix_page(cause: Cause, row: ShownRow | None, column: str, *, back: str) -> F
     asked = {"table": cause.table, "field": cause.field, "rule": cause.rule, "run": cause.run_id or "", "back": back}
     kept = {name: text for name, text in asked.items() if text or name == "field"}
     address: dict[str, Any] = {name: text for name, text in kept.items() if name != "back"}
-    where = "that this migration left alone for it" if cause.run_id else "that break it now"
+    which = "left in quarantine for" if cause.run_id else "that now break the rule"
     return FixPage(
         title=f"Fix all: {cause.field or cause.table}",
-        subtitle=f"One value for all rows of {cause.table} {where}: {cause.rule}.",
+        subtitle=f"One value for all rows of {cause.table} {which} {cause.rule}.",
         self_url=url_for("fix.apply", **address),
         back_url=back,
         leave_url=back or url_for("quarantine.index"),

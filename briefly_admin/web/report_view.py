@@ -67,6 +67,8 @@ class Report:
     damage_more: int
     counted: Counted | None
     """What a preview found."""
+    quarantine_url: str = ""
+    """Where rows of the run are in quarantine."""
 
 
 def report_of(view: RunView, backup: BackupView | None = None) -> Report:
@@ -95,6 +97,7 @@ def report_of(view: RunView, backup: BackupView | None = None) -> Report:
         changes_left=f"{left:,} schema {_plural(left, 'change waits', 'changes wait')} for quarantined rows."
         if left
         else "",
+        quarantine_url=url_for("quarantine.index", run=view.number) if view.quarantined else "",
         others=_others(verify),
         notes=tuple(proof_notes(view, results)),
         backup=_backup(view),

@@ -135,7 +135,7 @@ def _with(control: Control, typed: Typed) -> Control:
     options = control.options
     if options and text not in dict(options):
         options = (*options, (text, text))
-    return replace(control, value=text, null=null, options=options, lines=_lines(text), faults=faults)
+    return replace(control, value=text, null=null, options=options, lines=_lines(text), faults=faults, repaired="")
 
 
 def with_now(form: tuple[Control, ...], row: ShownRow, typed: Typed, sent: Mapping[str, Any]) -> tuple[Control, ...]:

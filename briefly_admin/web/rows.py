@@ -135,14 +135,14 @@ def _gone(table: str, error: BrieflyError) -> ResponseReturnValue:
 
 def _moved(row: ShownRow, typed: Typed) -> ResponseReturnValue:
     """Somebody else changed the row since it was shown: it as it is, with what was typed in its place."""
-    form = with_now(controls(row, typed), row, typed, request.form)
+    form = with_now(controls(_judged(row, typed), typed), row, typed, request.form)
     return _page(row, form, moved=True, faults=typed.faults), Refused.http_status
 
 
 def _nothing(row: ShownRow, typed: Typed) -> ResponseReturnValue:
     """Nothing was changed, or what was sent cannot be told."""
     problem = None if typed.faults else Problem("No value was changed.", "Change one, or go back.")
-    form = controls(row, typed)
+    form = controls(_judged(row, typed), typed)
     return _page(row, form, problem=problem, faults=typed.faults), InvalidRequest.http_status
 
 
@@ -156,7 +156,20 @@ def _held_back(row: ShownRow, typed: Typed, error: BrieflyError) -> ResponseRetu
         return _moved(now, typed)
     said = replace(typed, faults={**typed.faults, **details})
     problem = None if details else problem_of(error)
-    return _page(row, controls(row, said), problem=problem, faults=details), error.http_status
+    form = controls(_judged(row, said), said)
+    return _page(row, form, problem=problem, faults=details), error.http_status
+
+
+def _judged(row: ShownRow, typed: Typed) -> ShownRow:
+    """The row with what is wrong with it as it is typed."""
+    if not typed.changes:
+        return row
+    try:
+        seen = services().rows.check(g.actor, row.table, row.key, typed.changes)
+    except (NotFound, *_HELD_BACK):
+        return row
+    faults = {each.name: each.faults for each in seen.fields}
+    return replace(row, fields=tuple(replace(each, faults=faults[each.name]) for each in row.fields))
 
 
 def _again(table: str, key: tuple[str, ...], error: BrieflyError, form: SkipForm) -> ResponseReturnValue:
