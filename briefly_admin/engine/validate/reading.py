@@ -97,7 +97,7 @@ def reading(
         connection.execute(
             "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'; SET LOCAL jit = off; "
             "SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '32MB'; SET LOCAL synchronize_seqscans = off; "
-            "SET LOCAL parallel_tuple_cost = 0.01"
+            "SET LOCAL parallel_tuple_cost = 0.003"
         )
         if connection.info.server_version >= _TRANSACTION_TIMEOUT:
             connection.execute("SET LOCAL transaction_timeout = 0")
