@@ -1,5 +1,6 @@
 """Values near the borders of what fields and validators take, and the columns that usually hold them."""
 
+import re
 from typing import Any
 
 from tests.engine.generated_values import Literal
@@ -14,6 +15,10 @@ PATTERNS = (
     r"\s*\w+\s*$", r"(?!x).*", r"(?<=a)b", r"(a)\1", r"(?P<n>a)(?P=n)", r"a{2,}b{,3}", r"[^\d\s]+$", r"\S+", r"\W", r"\D\Z", r"\bfoo\b",
     r"[\u00e9-\u00ff]", r"a|b|", r".*\n?$", r"^[+-]?\d{1,3}(?:,\d{3})*$", r"(?i)abc", r"(?s).+x", r"(?m)^b$", r"(?x) a b # c",
     r"[A-Z]{2}\d{2}[A-Z0-9]{1,30}", r"\A\w{3}\Z", r"x*", r"(?:ab?)+$", r"\x41\t", r"[\s\S]*z", r"(?>a+)b", r"a++b",
+)  # fmt: skip
+FLAGGED = (
+    ("a b", re.VERBOSE), ("a #b", re.VERBOSE), ("[^a-z]+$", re.IGNORECASE), ("abc", re.IGNORECASE), ("^b$", re.MULTILINE),
+    ("a.c", re.DOTALL), (r"\w+$", re.ASCII), (r"\D\Z", re.ASCII), (r"^\S+$", re.MULTILINE),
 )  # fmt: skip
 PATTERN_TEXTS = (
     "abc", "ABC", "ab", "aba", "a.c", "a\nc", "x", "xy", "y", "ab\n", "a\n", "\n", "", "é", "éé", "12", "١٢", "12\n", "1,000", "foo", "_", "a-b",

@@ -144,8 +144,9 @@ def _text_of(dice: Random, length: int) -> str:
 
 def _regexp(dice: Random) -> Rule:
     """With texts that match it, as they are and with something before or after."""
-    pattern = dice.choice(borders.PATTERNS)
-    flags = dice.choice((0, 0, 0, 0, 0, 0, re.IGNORECASE, re.ASCII, re.DOTALL, re.MULTILINE, re.VERBOSE))
+    pattern, flags = dice.choice(borders.PATTERNS), 0
+    if dice.random() < 0.3:
+        pattern, flags = dice.choice(borders.FLAGGED)
     compiled = call(validate.Regexp, re.compile(pattern, flags))
     matching = [each for each in borders.PATTERN_TEXTS if compiled.object.regex.match(each)]
     around = [form % each for each in matching for form in ("-%s", "%s\n", "%s-", "\n%s", "%s%%")]
@@ -252,6 +253,7 @@ def decimals(dice: Random) -> Rule:
         (
             lambda: _range(dice, _DECIMALS, near), lambda: _range(dice, _DECIMALS, near), lambda: _range(dice, (0, 1, 100), near), lambda: _range(dice, (0.5, 2.5, 0.1), near),
             lambda: _choices(dice, [*_DECIMALS, 100, 2.5], near), lambda: Rule(call(validate.Predicate, "is_signed"), near), lambda: own(dice),
+            lambda: Rule(call(validate.Range, max=decimal.Decimal("2.5"), max_inclusive=False), near),
         )
     )()  # fmt: skip
 
