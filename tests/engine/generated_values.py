@@ -221,7 +221,8 @@ def _temporal(kind: type[date] | type[datetime] | type[time]) -> Fit:
     def fit(value: Any) -> str | None:
         with suppress(ValueError):
             found = kind.fromisoformat(_plain(value)).isoformat()
-            return None if re.search(r"[+-]..:..:", found) else found
+            # PostgreSQL's offsets have no fractions and are below 16 hours.
+            return None if re.search(r":.*[+-](..:..:|1[6-9]|2)", found) else found
         return None
 
     return fit
