@@ -42,6 +42,8 @@ class CauseLine:
     rows: int
     corrected: int
     skipped: int
+    ahead: int
+    """Rows that are not to be skipped."""
     rows_url: str
     fix_url: str
     replay: Replay | None
@@ -134,7 +136,7 @@ def rows_page(
         subtitle=f"{_rows(cause.rows)} of {cause.table} in the quarantine of run {cause.run_number}",
         back_url=url_for("quarantine.index"),
         here=here,
-        count=cause.rows,
+        count=line.ahead,
         rows=tuple(_row_line(row, cause, actor) for row in shown),
         corrects=actor.may(Permission.CORRECT),
         fix_url=line.fix_url,
@@ -148,14 +150,15 @@ def rows_page(
 def _migration(causes: Sequence[QuarantineCause], actor: Actor) -> Migration:
     first = causes[0]
     rows = sum(cause.rows for cause in causes)
-    what = f"Replay all {rows:,}" if rows > 1 else "Replay it"
+    ahead = sum(cause.rows - cause.skipped for cause in causes)
+    what = f"Replay all {ahead:,}" if ahead > 1 else "Replay it"
     return Migration(
         title=f"Run {first.run_number}",
         url=url_for("runs.show", run_id=first.run_number),
         rows=rows,
         causes=tuple(_cause_line(cause, actor) for cause in causes[:MOST_CAUSES]),
         more=max(0, len(causes) - MOST_CAUSES),
-        replay=_replay(first, actor, what, f"all {_rows(rows)}"),
+        replay=_replay(first, actor, what, _rows(ahead)) if ahead else None,
         why_no_replay="" if first.replayable else "Its rows can be replayed once it has completed with skips.",
     )
 
@@ -169,10 +172,11 @@ def _cause_line(cause: QuarantineCause, actor: Actor) -> CauseLine:
     }
     fixable = actor.may(Permission.CORRECT) and cause.cause not in _NOT_FIXED and cause.rows - cause.skipped > 1
     fix: dict[str, Any] = {"table": cause.table, "field": cause.field, "rule": cause.cause, "run": cause.run_number}
-    replay = _replay(cause, actor, "Replay", f"{_rows(cause.rows)} of this cause")
+    replay = _replay(cause, actor, "Replay", f"{_rows(cause.rows - cause.skipped)} of this cause")
     return CauseLine(
         table=cause.table, rule=f"{cause.field}: {cause.cause}" if cause.field else cause.cause,
         message=cause.message, rows=cause.rows, corrected=cause.corrected, skipped=cause.skipped,
+        ahead=cause.rows - cause.skipped,
         rows_url=url_for("quarantine.index", **address),
         fix_url=url_for("fix.show", **fix, back=url_for("quarantine.index")) if fixable else "",
         replay=replace(replay, table=cause.table, field=cause.field, cause=cause.cause)
