@@ -65,7 +65,8 @@ def _rule(field: fields.Field[Any], kind: FieldKind, validator: Validator) -> Ru
         return RuleSpec("opaque", snake(validator), "is not valid", judge, why=_OF_MEMBERS)
     if isinstance(validator, SqlValidator):
         words = (type(validator).__doc__ or "is not valid").splitlines()[0].rstrip(".")
-        return RuleSpec("condition", snake(validator), f"must be: {words}", judge, condition=validator.condition)
+        words = f"must be {words[:1].lower()}{words[1:]}"
+        return RuleSpec("condition", snake(validator), words, judge, condition=validator.condition)
     maker = _MAKERS.get(type(validator))
     if maker:
         return maker(validator, kind, judge)
