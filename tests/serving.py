@@ -127,3 +127,12 @@ def csrf_of(browser: FlaskClient, path: str = "/me") -> str:
 def lead(app: Flask, run_id: str) -> RunView:
     """Do what a worker does with the run."""
     return services_of(app).leading.lead(run_id, report=lambda _: None, interrupted=lambda: False, leader="test")
+
+
+def as_role(app: Flask, token_as: TokenAs, role: str) -> FlaskClient:
+    """A script with a token of this role; without one for nobody."""
+    client = app.test_client()
+    headers = token_as(role)
+    if headers:
+        client.environ_base |= {"HTTP_AUTHORIZATION": headers["Authorization"]}
+    return client

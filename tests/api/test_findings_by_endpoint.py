@@ -15,18 +15,10 @@ from briefly_admin.domain.runs import RunKind
 from briefly_admin.services.views import RunView
 from briefly_admin.settings import Settings
 from tests.quarantined import FAULT, break_emails, quarantine
-from tests.serving import NOBODY, SETUP, TokenAs, lead, services_of
+from tests.serving import NOBODY, SETUP, TokenAs, as_role, lead, services_of
 
 QUARANTINE = "/api/v1/quarantine"
 OF: dict[str, Any] = {"table": "users", "field": "email", "cause": "email"}
-
-
-def as_role(app: Flask, token_as: TokenAs, role: str) -> FlaskClient:
-    client = app.test_client()
-    headers = token_as(role)
-    if headers:
-        client.environ_base |= {"HTTP_AUTHORIZATION": headers["Authorization"]}
-    return client
 
 
 @pytest.fixture

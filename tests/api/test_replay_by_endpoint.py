@@ -9,17 +9,9 @@ from flask.testing import FlaskClient
 from briefly_admin.domain.runs import RunKind
 from briefly_admin.settings import Settings
 from tests.quarantined import break_emails, quarantine
-from tests.serving import NOBODY, SETUP, TokenAs, lead, services_of
+from tests.serving import NOBODY, SETUP, TokenAs, as_role, lead, services_of
 
 CONFIG: dict[str, Any] = {"onInvalid": "skip", "createBackup": False}
-
-
-def as_role(app: Flask, token_as: TokenAs, role: str) -> FlaskClient:
-    client = app.test_client()
-    headers = token_as(role)
-    if headers:
-        client.environ_base |= {"HTTP_AUTHORIZATION": headers["Authorization"]}
-    return client
 
 
 @pytest.fixture

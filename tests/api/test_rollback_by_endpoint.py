@@ -13,19 +13,11 @@ from briefly_admin.domain.permissions import Actor, Role
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.services.views import RunView
 from briefly_admin.settings import Settings
-from tests.serving import NOBODY, PASSWORD, SETUP, TokenAs, lead, services_of
+from tests.serving import NOBODY, PASSWORD, SETUP, TokenAs, as_role, lead, services_of
 from tests.steered import put
 
 PATH = "/api/migration/rollback"
 KEEP: dict[str, Any] = {"backupId": "backup_1", "confirm": True, "mode": "keep"}
-
-
-def as_role(app: Flask, token_as: TokenAs, role: str) -> FlaskClient:
-    client = app.test_client()
-    headers = token_as(role)
-    if headers:
-        client.environ_base |= {"HTTP_AUTHORIZATION": headers["Authorization"]}
-    return client
 
 
 @pytest.fixture

@@ -9,18 +9,10 @@ from flask.testing import FlaskClient
 
 from briefly_admin.settings import Settings
 from tests.quarantined import break_emails, email_of, quarantine
-from tests.serving import NOBODY, SETUP, TokenAs, services_of
+from tests.serving import NOBODY, SETUP, TokenAs, as_role, services_of
 
 ROWS = "/api/v1/rows"
 GOOD = "cured@example.com"
-
-
-def as_role(app: Flask, token_as: TokenAs, role: str) -> FlaskClient:
-    client = app.test_client()
-    headers = token_as(role)
-    if headers:
-        client.environ_base |= {"HTTP_AUTHORIZATION": headers["Authorization"]}
-    return client
 
 
 @pytest.fixture

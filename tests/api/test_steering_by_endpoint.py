@@ -9,19 +9,11 @@ from flask.testing import FlaskClient
 
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.settings import Settings
-from tests.serving import NOBODY, SETUP, TokenAs, services_of
+from tests.serving import NOBODY, SETUP, TokenAs, as_role, services_of
 from tests.steered import RESULTS, cases, put
 
 RUN = "/api/v1/runs/1"
 BODIES: dict[str, Any] = {"change": {"batchSize": "auto", "workers": 4, "pause": 20}}
-
-
-def as_role(app: Flask, token_as: TokenAs, role: str) -> FlaskClient:
-    client = app.test_client()
-    headers = token_as(role)
-    if headers:
-        client.environ_base |= {"HTTP_AUTHORIZATION": headers["Authorization"]}
-    return client
 
 
 @pytest.fixture
