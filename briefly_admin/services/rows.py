@@ -5,11 +5,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from typing import Final
 from uuid import UUID, uuid4
 
 from briefly_admin.domain.corrections import Cause, Changes, Deed, Fixed, RowOfCause, ShownRow
-from briefly_admin.domain.errors import InvalidRequest, NotFound, Refused, Unavailable
+from briefly_admin.domain.errors import BrieflyError, InvalidRequest, NotFound, Refused
 from briefly_admin.domain.findings import FindingClass
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.engine import correcting
@@ -112,7 +113,8 @@ class RowService:
                     connection, plan, cause, limit=limit, classes=classes, excluded=excluded
                 )
             else:
-                yield from correcting.rows_of_keys(connection, plan, cause, keys[:limit])
+                # A row that was removed since is none of the `limit`.
+                yield from islice(correcting.rows_of_keys(connection, plan, cause, keys), limit)
 
     def skip(self, actor: Actor, table: str, key: Sequence[str], *, reason: str) -> None:
         """Leave the row alone from now on, in validations, migrations and replays. Raises NotAllowed, NotFound,
@@ -142,6 +144,8 @@ class RowService:
         try:
             key = self._key(table, key)
         except NotFound:
+            if any(storable(text) != text for text in (table, *key)):
+                raise
             key = tuple(key)
         target_id, plan = identify(self._servers.target), self._servers.plan.name
         with self._servers.database.begin() as connection:
@@ -158,7 +162,7 @@ class RowService:
 
     def _recorded(self) -> bool:
         """The change stands, whatever becomes of its record now: the next correction, or the sweep, sees to that."""
-        with suppress(Unavailable):
+        with suppress(BrieflyError):
             self._recorder.settle()
             return True
         return False

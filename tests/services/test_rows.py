@@ -223,6 +223,25 @@ def test_the_change_stands_where_the_app_database_is_lost_just_then(
     assert stage.actions()[1:] == ["row.correct"]
 
 
+def test_a_change_that_stands_is_not_told_as_refused(stage: Stage, target: Target, rows: RowService) -> None:
+    key = [_key(target)]
+    _crash(stage, "users", key[0], email="x@y.co")
+    rows.settle()
+    target.execute("REVOKE DELETE ON briefly_migration.correction FROM CURRENT_USER")
+    version = rows.get(stage.olga, "users", key).version
+    done = rows.correct(stage.olga, "users", key, version=version, changes={"email": "y@y.co"})
+    assert (done.recorded, _one(target, "SELECT email FROM users ORDER BY id LIMIT 1")) == (False, "y@y.co")
+
+
+def test_a_row_that_is_gone_hides_no_other_of_its_cause(stage: Stage, target: Target, rows: RowService) -> None:
+    keys = [str(UUID(int=0)), _key(target, "file_metadata")]
+    run_id = _quarantine(
+        stage, *(QuarantinedRow("file_metadata", (key,), "range", "too small", field="file_size") for key in keys)
+    )
+    found = rows.causes_rows(stage.vito, Cause("file_metadata", "file_size", "range", run_id), limit=1)
+    assert [row.key for row in found] == [(keys[1],)]
+
+
 def test_a_fix_is_one_event_and_each_row_has_its_record(stage: Stage, target: Target, rows: RowService) -> None:
     target.execute(
         "INSERT INTO usage_logs (id, user_id, action, resource_type, metadata, created_at)"
@@ -300,6 +319,9 @@ def test_skipping_needs_a_reason_and_a_row(stage: Stage, target: Target, rows: R
     ]
     with pytest.raises(NotFound, match="not one to be left alone"):
         rows.unskip(stage.olga, "users", [str(uuid4())])
+    for table, odd in (("users", "\udc80"), ("no\0body", key), ("\udc80", key)):
+        with pytest.raises(NotFound):
+            rows.unskip(stage.olga, table, [odd])
     target.execute("DELETE FROM users WHERE id = %s", (UUID(key),))
     rows.unskip(stage.olga, "users", [key])  # though the row is gone
     with pytest.raises(NotFound):
