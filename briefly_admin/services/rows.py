@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from briefly_admin.domain.corrections import Cause, Changes, Deed, Fixed, RowOfCause, ShownRow
-from briefly_admin.domain.errors import BrieflyError, InvalidRequest, NotFound, Refused
+from briefly_admin.domain.errors import BrieflyError, InvalidRequest, NotFound, Refused, RunFailed
 from briefly_admin.domain.findings import FindingClass
 from briefly_admin.domain.permissions import Actor, Permission
 from briefly_admin.engine import correcting
@@ -99,7 +99,10 @@ class RowService:
         keys = self._quarantined(cause) if cause.run_id is not None else None
         excluded = self._skipped(cause.table) if keys is None else ()
         rows = self._stream(cause, limit, classes, keys, excluded)
-        first = next(rows, None)
+        try:
+            first = next(rows, None)
+        except RunFailed as error:  # it is no run that fails here
+            raise Refused(error.message, remedy=error.remedy) from None
         return _again(first, rows)
 
     def _stream(

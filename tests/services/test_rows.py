@@ -302,6 +302,14 @@ def test_a_cause_of_a_run_that_is_not_there_or_not_of_this_target(
             call(stage.olga, Cause("users", "email", "email", run_id), {"email": "x@y.co"})
 
 
+def test_rows_that_may_not_be_read_are_refused(stage: Stage, target: Target, rows: RowService) -> None:
+    target.execute("REVOKE SELECT ON file_metadata FROM CURRENT_USER")
+    with pytest.raises(Refused, match="InsufficientPrivilege"):
+        rows.causes_rows(stage.vito, SIZE)
+    with pytest.raises(Refused, match="may not do this"):
+        rows.preview_fix(stage.olga, SIZE, {"file_size": "0"})
+
+
 def test_skipping_needs_a_reason_and_a_row(stage: Stage, target: Target, rows: RowService) -> None:
     key = _key(target)
     for reason in ("", "  ", "x" * 501, "two\nlines", "nul\0"):
