@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from briefly_admin.engine import fence
 from briefly_admin.settings import Settings
 from tests.quarantined import break_emails, email_of
-from tests.serving import NOBODY, ClientAs, csrf_of
+from tests.serving import NOBODY, ClientAs
 from tests.web.browsing import inline_scripts, look, send
 from tests.web.rendering import HOSTILE, Page
 
@@ -113,20 +113,22 @@ def test_a_value_is_corrected_and_one_is_led_back(
 
 
 def test_what_nobody_changed_stays_as_it_is_to_the_byte(operator: FlaskClient, target: psycopg.Connection) -> None:
-    (key, *_) = target.execute("SELECT id::text FROM conversations LIMIT 1").fetchone() or ("",)
-    for title in ("\n\nfirst\r\nsecond\rthird\nlast\r\n", "  blanks \t ", "", "one\r\ntwo\r\n", "a\rb"):
-        target.execute("UPDATE conversations SET title = %s WHERE id = %s::uuid", [title, key])
-        form = filled(look(operator, f"/rows/conversations?key={key}"))
-        same = send(operator, f"/rows/conversations?key={key}", 400, form=form)
-        assert "No value was changed" in same.one("main").text
-        send(operator, f"/rows/conversations?key={key}", form=form | {"value-message_count": "7"})
-        assert value(target, "conversations", "title", key) == title
-        assert value(target, "conversations", "message_count", key) == "7"
-        target.execute("UPDATE conversations SET message_count = 0 WHERE id = %s::uuid", [key])
-    target.execute("UPDATE conversations SET title = E'one\\r\\ntwo' WHERE id = %s::uuid", [key])
-    form = filled(look(operator, f"/rows/conversations?key={key}"))
-    send(operator, f"/rows/conversations?key={key}", form=form | {"value-title": "one\r\ntwo\r\nthree"})
-    assert value(target, "conversations", "title", key) == "one\r\ntwo\r\nthree", "a changed text keeps its line ends"
+    (key, *_) = target.execute("SELECT id::text FROM usage_logs LIMIT 1").fetchone() or ("",)
+    path = f"/rows/usage_logs?key={key}"
+    for number, texts in enumerate((
+        ("\n\nfirst\r\nsecond\rthird\nlast\r\n", "  blanks \t ", ""),
+        ("one\r\ntwo\r\n", "a\rb", "one\r\ntwo"),
+    )):  # fmt: skip
+        target.execute(
+            "UPDATE usage_logs SET action = %s, resource_type = %s, resource_id = %s WHERE id = %s::uuid", [*texts, key]
+        )
+        form = filled(look(operator, path))
+        assert "No value was changed" in send(operator, path, 400, form=form).one("main").text
+        send(operator, path, form=form | {"value-metadata": f'{{"n": {number}}}'})
+        kept = [value(target, "usage_logs", name, key) for name in ("action", "resource_type", "resource_id", "metadata")]
+        assert kept == [*texts, f'{{"n": {number}}}']
+    send(operator, path, form=filled(look(operator, path)) | {"value-resource_id": "one\r\ntwo\r\nthree"})
+    assert value(target, "usage_logs", "resource_id", key) == "one\r\ntwo\r\nthree", "a changed text keeps its line ends"
 
 
 def test_null_is_a_tick(operator: FlaskClient, target: psycopg.Connection, broken: str) -> None:
@@ -136,11 +138,11 @@ def test_null_is_a_tick(operator: FlaskClient, target: psycopg.Connection, broke
     page = send(operator, path, 400, form=both)
     assert "Either a value or NULL" in below(page, "stripe_customer_id")
     assert page.one("input", name="value-stripe_customer_id").attributes["value"] == "cus_2"
-    send(operator, path, form=filled(look(operator, path)) | {tick: "y"})
+    saved = send(operator, path, form=both | {"value-stripe_customer_id": "cus_1"})
     assert value(target, "users", "stripe_customer_id", broken) is None
-    untouched = send(operator, path, 400, form=filled(look(operator, path)))
+    untouched = send(operator, path, 400, form=filled(saved))
     assert "No value was changed" in untouched.one("main").text
-    unticked = filled(look(operator, path)) | {"value-stripe_customer_id": "cus_3"}
+    unticked = filled(saved) | {"value-stripe_customer_id": "cus_3"}
     del unticked[tick]
     send(operator, path, form=unticked)
     assert value(target, "users", "stripe_customer_id", broken) == "cus_3"
@@ -153,18 +155,19 @@ def test_secrets_are_asked_for_and_never_shown(operator: FlaskClient, target: ps
         [SECRET, SECRET, key],
     )
     path = f"/rows/oauth_tokens?key={key}"
-    assert SECRET not in operator.get(path).get_data(as_text=True)
-    page = look(operator, path)
+    text = operator.get(path).get_data(as_text=True)
+    assert SECRET not in text
+    page = Page(text)
     (box,) = [each for each in page.all if each.attributes.get("name") == "value-access_token"]
     assert box.attributes["placeholder"] == "leave empty to keep it as it is"
     assert "masked" in (box.attributes["class"] or "")
     assert not page.every("input", name="was-access_token"), "nor anything that a guess could be held against"
     wrong = {"value-access_token": f"{SECRET}2", "value-provider": "dropbox"}
-    answer = operator.post(path, data=filled(page) | wrong | {"csrf_token": csrf_of(operator)})
+    answer = operator.post(path, data=filled(page) | wrong)
     assert (answer.status_code, SECRET in answer.get_data(as_text=True)) == (400, False)
-    send(operator, path, form=filled(page) | {"value-provider": "google_drive"})
+    saved = send(operator, path, form=filled(page) | {"value-provider": "google_drive"})
     assert value(target, "oauth_tokens", "access_token", key) == SECRET, "empty keeps it"
-    send(operator, path, form=filled(look(operator, path)) | {"value-access_token": "new", "null-refresh_token": "y"})
+    send(operator, path, form=filled(saved) | {"value-access_token": "new", "null-refresh_token": "y"})
     assert value(target, "oauth_tokens", "access_token", key) == "new"
     assert value(target, "oauth_tokens", "refresh_token", key) is None
 
@@ -228,17 +231,20 @@ def test_what_is_wrong_stands_beside_its_field_and_nothing_typed_is_lost(
     path = f"/rows/users?key={broken}"
     (taken,) = target.execute("SELECT email FROM users WHERE id <> %s::uuid LIMIT 1", [broken]).fetchone() or ("",)
     form = filled(look(operator, path))
-    for column, text in (
-        ("email", "no address"), ("email", str(taken)), ("created_at", "yesterday-ish"), ("usage_documents", "many"),
-        ("settings", "{"), ("email", "a\0b"), ("subscription_tier", "platinum"), ("created_at", ""),
+    for wrong in (
+        {"email": "no address", "usage_documents": "-1", "subscription_tier": "platinum"},
+        {"created_at": "yesterday-ish"}, {"usage_documents": "many"}, {"settings": "{"},
+        {"email": "a\0b", "created_at": ""}, {"email": str(taken)},
     ):  # fmt: skip
-        page = send(operator, path, 400, form=form | {f"value-{column}": text})
+        page = send(operator, path, 400, form=form | {f"value-{column}": text for column, text in wrong.items()})
         assert page.one("div", role="alert")
-        assert "field-errors" in str([each.attributes for each in page.all if each.attributes.get("class")]), column
-        assert below(page, column).strip(), column
-        (control,) = [each for each in page.all if each.attributes.get("name") == f"value-{column}"]
-        assert control.attributes["aria-invalid"] == "true"
-        assert filled(page)[f"value-{column}"].replace("\0", "") == text.replace("\0", "")
+        assert "field-errors" in str([each.attributes for each in page.all if each.attributes.get("class")]), wrong
+        kept = filled(page)
+        for column, text in wrong.items():
+            assert below(page, column).strip(), column
+            (control,) = [each for each in page.all if each.attributes.get("name") == f"value-{column}"]
+            assert control.attributes["aria-invalid"] == "true", column
+            assert kept[f"value-{column}"].replace("\0", "") == text.replace("\0", "")
     assert email_of(settings.target_database_url, broken).startswith("nonsense")
 
 
@@ -258,6 +264,8 @@ def test_one_is_only_led_back_within_the_program(operator: FlaskClient, broken: 
     for number, bad in enumerate(hosts):
         page = look(operator, f"{path}&back={bad}")
         assert page.one("a", class_="page-back").attributes["href"] == "/quarantine"
+        if number > 1:
+            continue
         form = filled(page) | {"value-email": f"a{number}@b.example", "back": bad}
         answer = operator.post(path, data=form)
         assert answer.headers["Location"].startswith("/rows/users?")
