@@ -237,22 +237,26 @@ def undone(connection: Connection, row: Row[Any]) -> dict[str, Any]:
             connection, other.id, RunState.ROLLED_BACK, before={RunState(other.state)}, by=f"run {row.number}"
         )
         details.close_quarantine(connection, other.id, by=row.id)
-    return {"undone": former, "reopened": _reopened(connection, row, [other.id for other in taken_back])}
+    return {"undone": former} | _reopened(connection, row, [other.id for other in taken_back])
 
 
-def _reopened(connection: Connection, row: Row[Any], taken_back: Sequence[UUID]) -> list[list[str]]:
-    """Rows that these runs had cured of the quarantine of runs that stay are open again: [run, closed by, table, key].
+def _reopened(connection: Connection, row: Row[Any], taken_back: Sequence[UUID]) -> dict[str, Any]:
+    """Rows that these runs had cured of the quarantine of runs that stay are open again: [run, closed by, table, key];
+    `uncompleted`: the runs that were completed by that.
 
     More than can be kept in a run's options are left out: once the rollback is undone they stay open, and a replay
     takes them out again.
     """
     cured = details.reopen_cured(connection, closed_by=taken_back, but=taken_back)
-    for run_id in {each.run_id for each in cured}:
-        runs.transition(
+    uncompleted = []
+    for run_id in sorted({each.run_id for each in cured}):
+        if runs.transition(
             connection, run_id, RunState.COMPLETED_WITH_SKIPS, before={RunState.COMPLETED}, by=f"run {row.number}"
-        )
+        ):
+            uncompleted.append(str(run_id))
         details.settle_notes(connection, [run_id], old=BY_REPLAY, state="waiting", note=_WAITS_AGAIN)
-    return [[str(each.run_id), str(each.closed_by), each.table, each.key] for each in cured[:_MOST_REOPENED]]
+    reopened = [[str(each.run_id), str(each.closed_by), each.table, each.key] for each in cured[:_MOST_REOPENED]]
+    return {"reopened": reopened, "uncompleted": uncompleted}
 
 
 def _give_back(connection: Connection, rollback: Row[Any]) -> None:
@@ -267,5 +271,7 @@ def _give_back(connection: Connection, rollback: Row[Any]) -> None:
     for (run_id, closed_by), keys in cured.items():
         details.close_rows(connection, run_id, keys, by=closed_by)
         details.settle_notes(connection, [run_id], old=_WAITS_AGAIN, state="made", note=BY_REPLAY)
-    for run_id in {run_id for run_id, _ in cured} - details.open_quarantine(connection).keys():
+    # One whose rows a later migration had taken over was never completed.
+    completed = {UUID(run_id) for run_id in rollback.options.get("uncompleted") or ()}
+    for run_id in completed - details.open_quarantine(connection).keys():
         runs.transition(connection, run_id, RunState.COMPLETED, before={RunState.COMPLETED_WITH_SKIPS}, by=by)

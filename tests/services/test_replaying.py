@@ -10,10 +10,10 @@ import pytest
 
 from briefly_admin import plans
 from briefly_admin.domain.actions import Action
-from briefly_admin.domain.errors import Busy, InvalidRequest, NotAllowed, NotFound, Refused, Stopped
+from briefly_admin.domain.errors import Busy, InvalidRequest, NotAllowed, NotFound, Refused, RunFailed, Stopped
 from briefly_admin.domain.records import QuarantinedRow
 from briefly_admin.domain.runs import RunKind, RunState
-from briefly_admin.engine import pipeline
+from briefly_admin.engine import fence, pipeline, replay
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.identity import identify
 from briefly_admin.services import ServiceConfig, assemble
@@ -315,6 +315,43 @@ def test_a_later_migration_looks_at_the_rows_anew(shelves: Stage) -> None:
     assert actions(now(shelves, first))[Action.REPLAY] == "Nothing is left in its quarantine."
     with pytest.raises(Refused, match=f"Nothing of run {first.number}"):
         runs.replay(shelves.olga, first.id)
+
+
+def test_what_a_later_migration_took_over_is_given_back_as_it_was(shelves: Stage) -> None:
+    """The later one is rolled back, and that undone: the first was never completed by it."""
+    runs = shelves.services.runs
+    first = migrated(shelves)
+    cure(shelves)
+    second = led(shelves, runs.start(shelves.olga, RunKind.MIGRATION, config={"onInvalid": "skip"}))
+    rollback = led(shelves, runs.rollback(shelves.ana, second.backup_name or "", confirm=True))
+    assert (opened(shelves, first), now(shelves, second).state) == (10, RunState.ROLLED_BACK)
+    led(shelves, runs.rollback(shelves.ana, rollback.backup_name or "", confirm=True))
+    assert (opened(shelves, first), now(shelves, second).state) == (0, RunState.COMPLETED)
+    assert now(shelves, first).state is RunState.COMPLETED_WITH_SKIPS
+
+
+def test_a_replay_that_failed_is_finished_beside_what_is_to_be_skipped(shelves: Stage) -> None:
+    """Nothing is left for it to take, but constraints may wait for it."""
+    skip(shelves, "shelves", "6")
+    migration = migrated(shelves)
+    cure(shelves)
+    runs = shelves.services.runs
+
+    def failing(context: RunContext) -> Mapping[str, Any]:
+        lead = fence.take_over(context.target, context.run_id, context.attempt)
+        replay.run(context)
+        lead.release()
+        raise RunFailed("no lock")
+
+    failed = shelves.lead(runs.replay(shelves.olga, migration.id), failing)
+    assert (failed.state, opened(shelves, migration)) == (RunState.FAILED, 1)
+    assert now(shelves, migration).changes_left > 0
+    with pytest.raises(Refused, match="is to be skipped"):
+        runs.replay(shelves.olga, migration.id, table="shelves")
+    replayed(shelves, migration)
+    assert now(shelves, migration).changes_left == 0
+    with pytest.raises(Refused, match="is to be skipped"):
+        runs.replay(shelves.olga, migration.id)
 
 
 def test_a_replay_waits_for_an_approval_where_one_is_required(shelves: Stage) -> None:
