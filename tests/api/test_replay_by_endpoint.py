@@ -6,12 +6,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from briefly_admin.domain.runs import RunKind
 from briefly_admin.settings import Settings
 from tests.quarantined import break_emails, quarantine
 from tests.serving import NOBODY, SETUP, TokenAs, as_role, lead, services_of
-
-CONFIG: dict[str, Any] = {"onInvalid": "skip", "createBackup": False}
 
 
 @pytest.fixture
@@ -35,7 +32,7 @@ def test_what_was_corrected_is_replayed_until_nothing_is_left(
 ) -> None:
     assert sample_data
     first, second = break_emails(settings.target_database_url, 2)
-    run = lead(app, services_of(app).runs.start(SETUP, RunKind.MIGRATION, config=CONFIG).id)
+    run = quarantine(services_of(app), settings.database_url, SETUP, [first, second])
     correct(script, first)
     (cause,) = script.get(f"/api/v1/quarantine/causes?run={run.number}").get_json()["data"]["causes"]
     assert (cause["rows"], cause["corrected"]) == (2, 1)
