@@ -58,7 +58,7 @@ def test_no_body_breaks_an_endpoint(app: Flask) -> None:
     bearer, _ = services.tokens.create(owner, name="any", role="admin")
     client, headers = app.test_client(), {"Authorization": f"Bearer {bearer}"}
 
-    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(MIGRATION | ANY, ROLLBACK | ANY, BACKUPS | ANY, ROWS | ANY, FIXES | ANY, REPLAY | ANY)
     def check(migration: Any, rollback: Any, backup: Any, row: Any, fix: Any, replay: Any) -> None:
         deeds = [(f"{NOWHERE}/{deed}", backup) for deed in ("verify", "drill", "pin", "unpin", "preview")]

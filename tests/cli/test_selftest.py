@@ -64,14 +64,15 @@ def test_planted_faults_are_listed_by_name_with_what_finds_them(command: Command
 
 
 def test_clean_data_and_columns_that_rule_a_fault_out_are_told(command: Command) -> None:
-    clean = command("selftest", "create-data")
+    create = ("selftest", "create-data", "--embeddings", "1")
+    clean = command(*create)
     assert "on purpose" not in clean.out
-    brief = command("selftest", "create-data", "--dirty", "5", "--no-list")
+    brief = command(*create, "--dirty", "5", "--no-list")
     assert "rows have a fault on purpose, one each.\n" in brief.out
     assert "users.email.invalid" not in brief.out
-    answer = command("selftest", "create-data", "--dirty", "5", "--json")
+    answer = command(*create, "--dirty", "5", "--json")
     assert json.loads(answer.out)["not_planted"] == ["document_chunks.embedding.dimension"]
-    answer = command("selftest", "create-data", "--dirty", "5")
+    answer = command(*create, "--dirty", "5")
     assert "not planted: document_chunks.embedding.dimension" in answer.out
     assert "document_chunks.embedding.dimension  notice" not in answer.out
 
