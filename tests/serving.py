@@ -14,10 +14,11 @@ from flask.testing import FlaskClient
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
 
-from briefly_admin import create_app
+from briefly_admin import create_app, wiring
 from briefly_admin.domain.errors import Refused
 from briefly_admin.domain.permissions import Actor, Role
-from briefly_admin.services import Services, passwords
+from briefly_admin.jobs.queue import RqQueue
+from briefly_admin.services import Services, logs, passwords
 from briefly_admin.services.views import RunView
 from briefly_admin.settings import Settings, load
 
@@ -44,6 +45,7 @@ class _Compiled(BytecodeCache):
 
 
 _COMPILED = _Compiled()
+_APPS: dict[tuple[str, int, str], Flask] = {}
 
 
 @pytest.fixture
@@ -55,17 +57,38 @@ def settings(app_database: str, target_database: str, redis_url: str, tmp_path: 
 
 
 @pytest.fixture
-def app(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+def own_app() -> None:
+    """For a test that changes the app itself: it has one of its own, which no other test gets."""
+
+
+@pytest.fixture
+def app(settings: Settings, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Flask]:
     # A hash costs next to nothing here; what it costs really is held in tests/services/test_passwords.py.
     monkeypatch.setattr(passwords, "_HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
-    app = create_app(settings)
+    app = create_app(settings) if "own_app" in request.fixturenames else _shared_app(settings)
     app.jinja_env.bytecode_cache = _COMPILED
     app.config["VALIDATION_WAIT_SECONDS"] = 0.0
+    before = dict(app.config)
     yield app
     services_of(app).close()
+    app.config.clear()
+    app.config.update(before)
     root.handlers, root.level = handlers, level
+
+
+def _shared_app(settings: Settings) -> Flask:
+    """The app of an earlier test with services of its own: its routes and templates are the same for every test."""
+    known = (settings.base_url, settings.trusted_proxies, settings.redis_url)
+    if known not in _APPS:
+        _APPS[known] = create_app(settings)
+        return _APPS[known]
+    app = _APPS[known]
+    logs.configure(settings.log_level)
+    app.extensions["briefly"] = wiring.build(settings, queue=RqQueue(settings.redis_url))
+    app.config["SECRET_KEY"] = settings.secret_key
+    return app
 
 
 @pytest.fixture

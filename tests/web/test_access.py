@@ -234,6 +234,7 @@ def test_error_pages_say_what_and_nothing_more(app: Flask, client_as: ClientAs) 
     assert large.status_code == 413
 
 
+@pytest.mark.usefixtures("own_app")
 def test_unexpected_errors_show_nothing(app: Flask, capfd: pytest.CaptureFixture[str]) -> None:
     canary = "postgresql://u:c4nary@db.example.com/briefly"
 
