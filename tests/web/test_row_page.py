@@ -125,10 +125,14 @@ def test_what_nobody_changed_stays_as_it_is_to_the_byte(operator: FlaskClient, t
         form = filled(look(operator, path))
         assert "No value was changed" in send(operator, path, 400, form=form).one("main").text
         send(operator, path, form=form | {"value-metadata": f'{{"n": {number}}}'})
-        kept = [value(target, "usage_logs", name, key) for name in ("action", "resource_type", "resource_id", "metadata")]
+        kept = [
+            value(target, "usage_logs", name, key) for name in ("action", "resource_type", "resource_id", "metadata")
+        ]
         assert kept == [*texts, f'{{"n": {number}}}']
     send(operator, path, form=filled(look(operator, path)) | {"value-resource_id": "one\r\ntwo\r\nthree"})
-    assert value(target, "usage_logs", "resource_id", key) == "one\r\ntwo\r\nthree", "a changed text keeps its line ends"
+    assert value(target, "usage_logs", "resource_id", key) == "one\r\ntwo\r\nthree", (
+        "a changed text keeps its line ends"
+    )
 
 
 def test_null_is_a_tick(operator: FlaskClient, target: psycopg.Connection, broken: str) -> None:
