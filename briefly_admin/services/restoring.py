@@ -254,7 +254,10 @@ def _reopened(connection: Connection, row: Row[Any], taken_back: Sequence[UUID])
             connection, run_id, RunState.COMPLETED_WITH_SKIPS, before={RunState.COMPLETED}, by=f"run {row.number}"
         ):
             uncompleted.append(str(run_id))
-        details.settle_notes(connection, [run_id], old=BY_REPLAY, state="waiting", note=_WAITS_AGAIN)
+        # What replays before the backup had made stands.
+        details.settle_notes(
+            connection, [run_id], old=BY_REPLAY, state="waiting", note=_WAITS_AGAIN, by=taken_back
+        )  # fmt: skip
     reopened = [[str(each.run_id), str(each.closed_by), each.table, each.key] for each in cured[:_MOST_REOPENED]]
     return {"reopened": reopened, "uncompleted": uncompleted}
 

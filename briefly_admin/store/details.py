@@ -149,7 +149,8 @@ def reopen_cured(
     connection.execute(
         update(table)
         .where(table.c.closed_by.in_(list(closed_by)), table.c.run_id.not_in(list(but)))
-        .values(closed_by=None)
+        # What was corrected may have gone back with the rest: a replay will tell.
+        .values(closed_by=None, corrected_at=None)
     )
     return rows
 
@@ -165,10 +166,23 @@ def close_earlier(connection: Connection, row: Row[Any]) -> None:
     connection.execute(statement.values(closed_by=row.id))
 
 
-def settle_notes(connection: Connection, run_ids: Collection[UUID], *, old: str, state: str, note: str) -> None:
-    """The schema changes of these runs with a note that begins with `old` are in another state, with another note."""
+def settle_notes(
+    connection: Connection, run_ids: Collection[UUID], *, old: str, state: str, note: str,
+    by: Collection[UUID] | None = None,
+) -> None:  # fmt: skip
+    """The schema changes of these runs with a note that begins with `old` are in another state, with another note.
+
+    `by`: only those that one of these runs had made.
+    """
     table = tables.schema_change
     statement = update(table).where(table.c.run_id.in_(list(run_ids)), table.c.note.startswith(old, autoescape=True))
+    if by is not None:
+        other = tables.schema_change.alias("made")
+        statement = statement.where(
+            table.c.position.in_(
+                select(other.c.position).where(other.c.run_id.in_(list(by)), other.c.state.in_(["made", "reverted"]))
+            )
+        )
     connection.execute(statement.values(state=state, note=note))
 
 

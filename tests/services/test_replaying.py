@@ -1,6 +1,6 @@
 """Replays through the services: who may, of what, and what becomes of the migration, rolled back or not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -27,13 +27,17 @@ _Contents = Mapping[str, list[tuple[Any, ...]]]
 _SKIPS = {"onInvalid": "skip", "createBackup": False}
 
 
+@pytest.fixture(scope="module")
+def target_template(module_databases: Callable[[str], str]) -> str:
+    return Shelved(module_databases("")).fill().dsn
+
+
 @pytest.fixture
 def shelves(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """The stage with the plan `shelved` and its dirty rows."""
     monkeypatch.setitem(plans.PLANS, PLAN.name, PLAN)
     servers = replace(stage.servers, plan=PLAN)
     stage.servers = servers
-    Shelved(servers.target.dsn).fill()
     return assembled(stage)
 
 
@@ -303,6 +307,37 @@ def test_a_replay_is_paused_resumed_and_finished_where_it_failed(shelves: Stage)
     replayed(shelves, migration)
     assert now(shelves, migration).state is RunState.COMPLETED
     assert now(shelves, migration).changes_left == 0
+
+
+def test_what_an_earlier_replay_made_waits_for_nothing_again(shelves: Stage) -> None:
+    """A later replay is rolled back alone: only what that one had made waits again."""
+    runs = shelves.services.runs
+    migration = migrated(shelves)
+    cure(shelves)
+    replayed(shelves, migration, table=BOOKS.name, field="pages", cause="range")
+    left = now(shelves, migration).changes_left
+    backup = led(shelves, runs.start(shelves.olga, RunKind.BACKUP))
+    replayed(shelves, migration)
+    rollback = led(shelves, runs.rollback(shelves.ana, backup.backup_name or "", confirm=True))
+    assert (now(shelves, migration).changes_left, left) == (1, 1)
+    led(shelves, runs.rollback(shelves.ana, rollback.backup_name or "", confirm=True))
+    assert (now(shelves, migration).changes_left, now(shelves, migration).state) == (0, RunState.COMPLETED)
+
+
+def test_a_row_skipped_after_the_migration_goes_back_with_the_others(shelves: Stage) -> None:
+    """The migration had repaired it: that it is left alone since makes it no edit."""
+
+    def tenth() -> list[str]:
+        return [text for (text,) in contents(shelves)["books"] if text.startswith("(10,")]
+
+    before = tenth()
+    migration = migrated(shelves, createBackup=True)
+    assert tenth() != before
+    skip(shelves, BOOKS.name, "10", reason="as it is")
+    cure(shelves)
+    replayed(shelves, migration, table=NOTES.name)
+    led(shelves, shelves.services.runs.rollback(shelves.ana, migration.backup_name or "", confirm=True, mode="keep"))
+    assert tenth() == before
 
 
 def test_a_later_migration_looks_at_the_rows_anew(shelves: Stage) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 from psycopg import sql
 
 from briefly_admin.engine.catalog import CatalogColumn
+from briefly_admin.engine.checkpoints import SKIPPED
 from briefly_admin.engine.context import RunContext
 from briefly_admin.engine.expected import expected
 from briefly_admin.engine.repairs import as_stored
@@ -213,8 +214,9 @@ class Classifier:
 
     def _copy_aside(self, pair: Pair, migration: Migration) -> sql.Identifier | None:
         key = pair.staged.manifest.key
-        rows = {row.key for row in self._context.journal.quarantined(pair.name, migration.run_id)}
-        rows = {row for row in rows if len(row) == len(key)}
+        # A row may have been skipped after the migration had changed it; one that it never touched still equals B.
+        aside = self._context.journal.quarantined(pair.name, migration.run_id)
+        rows = {row.key for row in aside if row.cause != SKIPPED and len(row.key) == len(key)}
         if not rows:
             return None
         relation = sql.Identifier(self._schema, f"q{self._numbers[pair.name]}")
