@@ -126,13 +126,36 @@ def _sample_template(embedded: EmbeddedServers) -> tuple[str, dict[str, int]]:
     return urlsplit(url).path[1:], create(Target(url), plan("unified"), embeddings=0)
 
 
+@pytest.fixture(scope="module")
+def module_databases(embedded: EmbeddedServers) -> Iterator[Callable[[str], str]]:
+    """Makes targets that a module keeps until its end: copies of the one with this connection string, or empty for ''."""
+    made: list[str] = []
+
+    def make(template: str) -> str:
+        made.append(_create(embedded, embedded.target_url, urlsplit(template).path[1:] or "template1"))
+        return made[-1]
+
+    yield make
+    for url in made:
+        _drop(embedded, url)
+
+
+@pytest.fixture(scope="module")
+def target_template() -> str:
+    """The connection string of what each `target_database` is a copy of; '' for an empty one. Modules have their own.
+
+    Nobody may be connected to it while tests run.
+    """
+    return ""
+
+
 @pytest.fixture
-def target_database(embedded: EmbeddedServers, request: pytest.FixtureRequest) -> Iterator[str]:
+def target_database(embedded: EmbeddedServers, target_template: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """A fresh database with the vector extension, as its owner (no superuser, no BYPASSRLS).
 
-    It is empty, but where the test wants `sample_data`.
+    It is empty, but where the module has a `target_template`, or the test wants `sample_data`.
     """
-    template = "template1"
+    template = urlsplit(target_template).path[1:] or "template1"
     if "sample_data" in request.fixturenames:
         template, _ = request.getfixturevalue("_sample_template")
     url = _create(embedded, embedded.target_url, template)

@@ -121,6 +121,12 @@ class Shelved:
     record: RunRecord = field(default_factory=RunRecord)
     last: Bench | None = None
 
+    def copied(self, dsn: str) -> "Shelved":
+        """The same over a copy of its database; of the record, what later runs look at and change."""
+        mine = self.record
+        record = RunRecord(mine.run_id, quarantine=dict(mine.quarantine), changes=dict(mine.changes))
+        return Shelved(dsn, record=record)
+
     def fill(self) -> "Shelved":
         self.sql(*_FILL)
         return self

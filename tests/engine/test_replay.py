@@ -1,6 +1,6 @@
 """Replays: what was corrected is repaired and leaves the quarantine once; what waited for it is made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -25,11 +25,22 @@ CURES = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def shelved(target_database: str) -> Shelved:
-    shelved = Shelved(target_database).fill()
+@pytest.fixture(scope="module")
+def migrated(module_databases: Callable[[str], str]) -> Shelved:
+    """Migrated once; each test has a copy of the database and of the run's record."""
+    shelved = Shelved(module_databases("")).fill()
     shelved.migrate()
     return shelved
+
+
+@pytest.fixture(scope="module")
+def target_template(migrated: Shelved) -> str:
+    return migrated.dsn
+
+
+@pytest.fixture
+def shelved(migrated: Shelved, target_database: str) -> Shelved:
+    return migrated.copied(target_database)
 
 
 def test_a_migration_names_the_fields_of_what_it_sets_aside(shelved: Shelved) -> None:
@@ -42,7 +53,9 @@ def test_a_migration_names_the_fields_of_what_it_sets_aside(shelved: Shelved) ->
 
 
 def test_a_few_rows_are_judged_as_all_of_them_are(target_database: str) -> None:
-    Shelved(target_database).fill()
+    anew = Shelved(target_database)
+    anew.sql('DROP TABLE "boo""ks %", shelves, "no%tes"')
+    anew.fill()
     with Target(target_database).session(bulk=True) as connection:
         every = list(blocked_rows(connection, PLAN))
         for table in PLAN.tables:

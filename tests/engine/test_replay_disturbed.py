@@ -21,12 +21,23 @@ _COUNTING = (
 )
 
 
-@pytest.fixture
-def shelved(target_database: str) -> Shelved:
-    shelved = Shelved(target_database).fill()
+@pytest.fixture(scope="module")
+def migrated(module_databases: Callable[[str], str]) -> Shelved:
+    """Migrated once; each test has a copy of the database and of the run's record."""
+    shelved = Shelved(module_databases("")).fill()
     shelved.migrate(migrate.run)
     shelved.sql(*_COUNTING)
     return shelved
+
+
+@pytest.fixture(scope="module")
+def target_template(migrated: Shelved) -> str:
+    return migrated.dsn
+
+
+@pytest.fixture
+def shelved(migrated: Shelved, target_database: str) -> Shelved:
+    return migrated.copied(target_database)
 
 
 class _Killed(Exception):

@@ -1,5 +1,7 @@
 """Rows that somebody decided to leave alone: validated by nobody, repaired by nothing, waited for by constraints."""
 
+from collections.abc import Callable
+
 import pytest
 
 from briefly_admin.domain.errors import BlockingFindings, RunFailed
@@ -13,10 +15,15 @@ from tests.engine.writing_bench import Bench
 SOME = [*books(1, 2, 3, 4, 6, 7, 60), ("shelves", ("6",)), (NOTES.name, ("a,b", "1")), (NOTES.name, ("a", "2"))]
 
 
+@pytest.fixture(scope="module")
+def target_template(module_databases: Callable[[str], str]) -> str:
+    return Shelved(module_databases("")).fill().dsn
+
+
 @pytest.fixture
 def shelved(target_database: str) -> Shelved:
     """Every bad row is to be skipped, a good one too, and some that are not there."""
-    shelved = Shelved(target_database).fill()
+    shelved = Shelved(target_database)
     for number, (table, key) in enumerate(SOME):
         shelved.skip(table, *key, reason=f"reason {number}")
     shelved.skip(BOOKS.name, "10", reason="good")
