@@ -95,7 +95,8 @@ def test_every_row_of_a_finding_is_streamed(
     keys = break_emails(settings.target_database_url, 3)
     with psycopg.connect(settings.target_database_url) as target:
         target.execute("UPDATE users SET email = '=1+1' WHERE id = %s::uuid", [keys[0]])
-    path = f"/api/v1/runs/{validated(app).number}/findings/rows"
+    run = services_of(app).runs.start(SETUP, RunKind.VALIDATION)
+    path = f"/api/v1/runs/{run.number}/findings/rows"
     query = {"table": "users", "field": "email", "rule": "email"}
     answer = viewer.get(path, query_string=query)
     assert (answer.status_code, answer.mimetype) == (200, "application/x-ndjson")
@@ -167,7 +168,7 @@ def test_what_needs_the_target_says_that_it_is_away(app: Flask, token_as: TokenA
 
 
 def test_errors_of_the_seed_are_capped_and_say_the_total(app: Flask, token_as: TokenAs, settings: Settings) -> None:
-    done = validated(app)
+    done = services_of(app).runs.start(SETUP, RunKind.VALIDATION)
     with psycopg.connect(settings.database_url) as database:
         database.execute(
             'INSERT INTO briefly_admin.finding (run_id, phase, "table", field, rule, class, count, message)'
