@@ -6,6 +6,8 @@ import psycopg
 import pytest
 from playwright.sync_api import Page, expect
 
+from briefly_admin.engine.sampledata import cleanup, create
+from briefly_admin.engine.target import Target
 from briefly_admin.plans import plan
 from tests.browser.conftest import Program, Visitor
 from tests.browser.test_journey import wait_for_the_end
@@ -23,11 +25,11 @@ def dirt(program: Program) -> Iterator[psycopg.Connection]:
     """Sample data with three tiers that there are not, and two e-mails that are none."""
     with psycopg.connect(program.addresses["TARGET_DATABASE_URL"], autocommit=True) as connection:
         _drop(connection)
-        program.command("selftest", "create-data")
+        create(Target(program.addresses["TARGET_DATABASE_URL"]), plan("unified"), embeddings=0)
         for statement in filter(str.strip, DIRT.split(";")):
             connection.execute(statement)
         yield connection
-        program.command("selftest", "cleanup")
+        cleanup(Target(program.addresses["TARGET_DATABASE_URL"]), plan("unified"))
         # With them goes what the migration's schema changes would refuse of other journeys' data.
         _drop(connection)
 

@@ -127,7 +127,19 @@ def watch_the_bar(visitor: Visitor) -> list[float]:
     return seen
 
 
-PAGES = ["/", "/checks", "/runs", "/runs/new", "/runs/1", "/runs/1/findings", "/quarantine", "/backups", "/audit", "/admins", "/me"]
+PAGES = [
+    "/",
+    "/checks",
+    "/runs",
+    "/runs/new",
+    "/runs/1",
+    "/runs/1/findings",
+    "/quarantine",
+    "/backups",
+    "/audit",
+    "/admins",
+    "/me",
+]
 
 
 @pytest.mark.usefixtures("dirty")
