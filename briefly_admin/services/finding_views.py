@@ -41,6 +41,8 @@ class QuarantineCause:
     """Of these: changed by hand since."""
     skipped: int
     """Of these: to be left alone."""
+    open_to_fix: int
+    """Of these: neither, which a fix of the cause would change."""
     replayable: bool
     """Whether the migration's state lets a replay begin."""
 

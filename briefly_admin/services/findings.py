@@ -86,7 +86,7 @@ class FindingService:
             QuarantineCause(
                 run_id=str(row.id), run_number=row.number, table=row.table, field=row.field, cause=row.cause,
                 message=row.message, rows=row.rows, corrected=row.corrected, skipped=row.skipped,
-                replayable=RunState(row.state) is RunState.COMPLETED_WITH_SKIPS,
+                open_to_fix=row.open_to_fix, replayable=RunState(row.state) is RunState.COMPLETED_WITH_SKIPS,
             )
             for row in found
         )  # fmt: skip

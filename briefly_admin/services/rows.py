@@ -79,7 +79,7 @@ class RowService:
 
     def _fix(self, actor: Actor, cause: Cause, changes: Changes, *, expected: int | None) -> Fixed:
         require(actor, Permission.CORRECT)
-        keys = self._quarantined(cause) if cause.run_id is not None else None
+        keys = self._quarantined(cause, to_fix=True) if cause.run_id is not None else None
         excluded = self._skipped(cause.table) if keys is None else ()
         return correcting.fix(
             self._servers.target, self._servers.plan, cause, changes, deed=_deed(actor, cause), expected=expected,
@@ -186,8 +186,8 @@ class RowService:
             found = skips.all_of(connection, target_id=target_id, plan=self._servers.plan.name, table=storable(table))
         return [tuple(json.loads(row.key)) for row in found]
 
-    def _quarantined(self, cause: Cause) -> _Keys:
-        """Keys of the cause's open rows, but for skipped ones."""
+    def _quarantined(self, cause: Cause, *, to_fix: bool = False) -> _Keys:
+        """Keys of the cause's open rows, but for skipped ones; `to_fix`: nor those that somebody has corrected."""
         target_id = identify(self._servers.target)
         with self._servers.database.begin() as connection:
             run = find_run(connection, cause.run_id or "")
@@ -199,6 +199,7 @@ class RowService:
             return corrections.quarantined_keys(
                 connection, UUID(str(run.id)), table=storable(cause.table), field=storable(cause.field),
                 cause=storable(cause.rule), target_id=target_id, plan=self._servers.plan.name,
+                to_fix=to_fix,
             )  # fmt: skip
 
 

@@ -71,9 +71,10 @@ def forget(connection: Connection, *, before: datetime) -> int:
 
 
 def quarantined_keys(
-    connection: Connection, run_id: UUID, *, table: str, field: str, cause: str, target_id: str, plan: str
-) -> list[tuple[str, ...]]:
-    """Keys of a cause's open rows, but for those that are to be left alone."""
+    connection: Connection, run_id: UUID, *, table: str, field: str, cause: str, target_id: str, plan: str,
+    to_fix: bool = False,
+) -> list[tuple[str, ...]]:  # fmt: skip
+    """Keys of a cause's open rows, but for those that are to be left alone; `to_fix`: nor any corrected since."""
     skip = tables.skip.c
     skipped = exists().where(
         skip.target_id == target_id, skip.plan == plan, skip.table == _QUARANTINE.table, skip.key == _QUARANTINE.key
@@ -82,6 +83,8 @@ def quarantined_keys(
         _QUARANTINE.run_id == run_id, _QUARANTINE.table == table, _QUARANTINE.field == field,
         _QUARANTINE.cause == cause, _QUARANTINE.closed_by.is_(None), ~skipped,
     )  # fmt: skip
+    if to_fix:
+        statement = statement.where(_QUARANTINE.corrected_at.is_(None))
     return [tuple(json.loads(key)) for key in connection.execute(statement.order_by(_QUARANTINE.key)).scalars()]
 
 

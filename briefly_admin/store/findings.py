@@ -47,6 +47,8 @@ def causes(
             func.count().label("rows"),
             func.count(_HELD.corrected_at).label("corrected"),
             func.count(_SKIP.key).label("skipped"),
+            # Not rows less both: a row may be corrected and skipped.
+            func.count().filter(_HELD.corrected_at.is_(None), _SKIP.key.is_(None)).label("open_to_fix"),
         )
         .select_from(_with_skips())
         .where(whose, _HELD.closed_by.is_(None))

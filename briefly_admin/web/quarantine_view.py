@@ -44,6 +44,8 @@ class CauseLine:
     skipped: int
     ahead: int
     """Rows that are not to be skipped."""
+    to_fix: int
+    """Of these: not corrected since."""
     rows_url: str
     fix_url: str
     replay: Replay | None
@@ -136,7 +138,7 @@ def rows_page(
         subtitle=f"{_rows(cause.rows)} of {cause.table} in the quarantine of run {cause.run_number}",
         back_url=url_for("quarantine.index"),
         here=here,
-        count=line.ahead,
+        count=line.to_fix,
         rows=tuple(_row_line(row, cause, actor) for row in shown),
         corrects=actor.may(Permission.CORRECT),
         fix_url=line.fix_url,
@@ -170,13 +172,13 @@ def _cause_line(cause: QuarantineCause, actor: Actor) -> CauseLine:
         "field": cause.field,
         "cause": cause.cause,
     }
-    fixable = actor.may(Permission.CORRECT) and cause.cause not in _NOT_FIXED and cause.rows - cause.skipped > 1
+    fixable = actor.may(Permission.CORRECT) and cause.cause not in _NOT_FIXED and cause.open_to_fix > 1
     fix: dict[str, Any] = {"table": cause.table, "field": cause.field, "rule": cause.cause, "run": cause.run_number}
     replay = _replay(cause, actor, "Replay", f"{_rows(cause.rows - cause.skipped)} of this cause")
     return CauseLine(
         table=cause.table, rule=f"{cause.field}: {cause.cause}" if cause.field else cause.cause,
         message=cause.message, rows=cause.rows, corrected=cause.corrected, skipped=cause.skipped,
-        ahead=cause.rows - cause.skipped,
+        ahead=cause.rows - cause.skipped, to_fix=cause.open_to_fix,
         rows_url=url_for("quarantine.index", **address),
         fix_url=url_for("fix.show", **fix, back=url_for("quarantine.index")) if fixable else "",
         replay=replace(replay, table=cause.table, field=cause.field, cause=cause.cause)

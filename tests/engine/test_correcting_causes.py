@@ -260,6 +260,13 @@ def test_only_the_quarantines_rows(things: Session) -> None:
     assert _fix(things, {COUNT: "1"}, excluded=[("b", "2")]).rows == 3
 
 
+def test_rows_of_the_quarantine_that_are_gone_take_no_place(things: Session) -> None:
+    keys = [("a", "999"), ("x%", "12"), ("b", "999"), ("x%", "10"), ("x%", "11")]
+    seen = _fix(things, {COUNT: "1"}, Cause(THINGS, COUNT, "range", "7"), keys=keys, most=2)
+    assert (seen.rows, seen.more) == (2, 1)
+    assert [key for key, _ in seen.samples] == [("x%", "10"), ("x%", "11")]
+
+
 def test_others_at_work(things: Session, target_database: str) -> None:
     with psycopg.connect(target_database) as other:
         other.execute(sql.SQL("SELECT FROM {} WHERE number = 12 FOR UPDATE").format(TABLE))

@@ -286,6 +286,28 @@ def test_the_quarantine_knows_of_corrections(stage: Stage, target: Target, rows:
     assert len(_app(stage, "SELECT FROM briefly_admin.quarantine WHERE corrected_at IS NULL")) == 1
 
 
+def test_a_fix_of_the_quarantine_spares_rows_corrected_since(stage: Stage, target: Target, rows: RowService) -> None:
+    target.execute("UPDATE file_metadata SET file_size = -1")
+    keys = [str(key) for (key,) in target.execute("SELECT id FROM file_metadata ORDER BY id LIMIT 4").fetchall()]
+    run_id = _quarantine(
+        stage, *(QuarantinedRow("file_metadata", (key,), "range", "too small", field="file_size") for key in keys)
+    )
+    cause = Cause("file_metadata", "file_size", "range", run_id)
+    for key in keys[:2]:
+        row = rows.get(stage.olga, "file_metadata", [key])
+        rows.correct(stage.olga, "file_metadata", [key], version=row.version, changes={"file_size": "77"})
+    rows.skip(stage.olga, "file_metadata", [keys[1]], reason="corrected and skipped")
+    (line,) = stage.services.findings.causes(stage.vito, run_id)
+    assert (line.rows, line.corrected, line.skipped, line.open_to_fix) == (4, 2, 1, 2)
+    assert rows.preview_fix(stage.olga, cause, {"file_size": "0"}).rows == 2
+    assert rows.fix(stage.olga, cause, {"file_size": "0"}, expected=2).cured == 2
+    sizes = [_one(target, f"SELECT file_size FROM file_metadata WHERE id = '{key}'") for key in keys]
+    assert sizes == [77, 77, 0, 0]
+    with pytest.raises(Refused, match="No row has this any more"):
+        rows.fix(stage.olga, cause, {"file_size": "0"}, expected=0)
+    assert len(list(rows.causes_rows(stage.vito, cause))) == 3
+
+
 def test_a_cause_of_a_run_that_is_not_there_or_not_of_this_target(
     stage: Stage, target: Target, rows: RowService
 ) -> None:

@@ -41,6 +41,22 @@ def buttons(page: Page) -> set[str]:
     return {each.text.strip() for each in [*page.every("button"), *page.every("a", class_="btn btn-sm")]}
 
 
+def test_what_is_corrected_or_skipped_is_not_to_fix(
+    operator: FlaskClient, left_alone: Callable[[int], tuple[RunView, list[str]]], settings: Settings
+) -> None:
+    run, keys = left_alone(4)
+    send(operator, f"/rows/users/skip?key={keys[0]}", reason="A test account")
+    with psycopg.connect(settings.database_url) as app_database:
+        for key in keys[:2]:
+            app_database.execute(
+                "UPDATE briefly_admin.quarantine SET corrected_at = now() WHERE key::jsonb ->> 0 = %s", [key]
+            )
+    page = look(operator, "/quarantine")
+    assert {"Replay all 3", "Fix all 2"} <= buttons(page)
+    rows = look(operator, ROWS.format(run.number))
+    assert [each.text for each in rows.every("a", class_="btn btn-primary")] == ["Fix all 2"]
+
+
 def test_an_empty_quarantine_says_what_it_is(client_as: ClientAs, sample_data: dict[str, int]) -> None:
     assert sample_data
     browser = client_as("viewer")

@@ -94,19 +94,24 @@ def _collect(connection: Connection, work: _Fix, keys: Keys | None, excluded: Ke
     if keys is None:
         more = _find_keys(connection, work, excluded, most)
     else:
-        more = max(len(keys) - most, 0)
-        _put_keys(connection, [checked_key(place.table, key) for key in keys[:most]])
+        more = 0
+        _put_keys(connection, [checked_key(place.table, key) for key in keys])
     before = [
         sql.SQL("o.{}::text AS {}").format(sql.Identifier(name), sql.Identifier(f"b{at}"))
         for at, name in enumerate(work.told)
     ]
     listed = sql.SQL(", ").join([sql.SQL("x.*"), *before])
-    query = sql.SQL(
-        "CREATE TEMP TABLE briefly_fix ON COMMIT DROP AS SELECT {} FROM {} AS o JOIN ({}) AS x ON {}"
-    ).format(
-        listed, place.here.identifier, typed_keys(place, sql.SQL("SELECT key FROM {}").format(_KEYS)),
+    joined = sql.SQL("FROM {} AS o JOIN ({}) AS x ON {}").format(
+        place.here.identifier, typed_keys(place, sql.SQL("SELECT key FROM {}").format(_KEYS)),
         same_key(place, "x", "o"),
     )  # fmt: skip
+    first: sql.Composable = sql.SQL("")
+    if keys is not None and len(keys) > most:  # of those that are still there: rows that are gone take no place
+        row = connection.execute(sql.SQL("SELECT count(*) {}").format(joined)).fetchone()
+        more = max(int(row[0]) - most, 0) if row else 0
+        order = sql.SQL(", ").join(sql.Identifier("x", f"k{at}") for at in range(len(place.table.key)))
+        first = sql.SQL("ORDER BY {} LIMIT {}").format(order, sql.Literal(most))
+    query = sql.SQL("CREATE TEMP TABLE briefly_fix ON COMMIT DROP AS SELECT {} {} {}").format(listed, joined, first)
     rows = connection.execute(query).rowcount
     connection.execute(sql.SQL("ANALYZE {}").format(_ROWS))
     return rows, more
