@@ -1,7 +1,7 @@
 """The fence in the target: which attempt of a run may write there, and how a newer one takes over from an older one."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +15,11 @@ from briefly_admin.engine.target import Connection, Target, safe_message
 
 TAKEOVER_PATIENCE: Final = 30.0
 """Seconds that a takeover keeps trying."""
+CORRECTION_PATIENCE: Final = 120.0
+"""Seconds that a takeover queues behind corrections by hand, which only hold it off: as long as a fix may take."""
 _PAUSE: Final = 0.2
+_SLICE: Final = 5.0
+"""Seconds of queueing at a stretch: between them a run that is to stop can."""
 _LOCK: Final = 0x62726965666C79
 """The advisory lock of the one exclusive run on a database: 'briefly' in ASCII."""
 # Two creators at once: one of them sees an object that IF NOT EXISTS did not.
@@ -57,8 +61,8 @@ ON CONFLICT (run_id, "table", partition) DO UPDATE SET claim = checkpoint.claim 
 """
 _UNRECORDED: Final = "SET LOCAL idle_in_transaction_session_timeout TO '20s'"
 """Nobody records the session yet: stopped in here, it must not hold the fence for longer than a takeover waits."""
-_HOLDER: Final = """
-SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+_HOLDERS: Final = """
+SELECT pid, mode = 'ShareLock' FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND (classid::bigint << 32) | objid::bigint = %s
 """
@@ -143,15 +147,17 @@ def take_over(
     sleep: Callable[[float], None] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
     patience: float = TAKEOVER_PATIENCE,
+    courtesy: float = CORRECTION_PATIENCE,
 ) -> Lead:
-    """Ends the run's earlier sessions, raises the fence to this attempt and takes the advisory lock, for `patience` s.
+    """Ends the run's earlier sessions, raises the fence to this attempt and takes the advisory lock.
 
-    Raises Fenced where a newer attempt is recorded, Busy where another run holds the database.
+    It tries each for `patience` s, and queues behind corrections by hand for `courtesy` s. Raises Fenced where a newer
+    attempt is recorded, Busy where another run, or corrections, hold the database.
     """
     connection = target.connect(bulk=True)
-    deadline = monotonic() + patience
 
     def until(step: Callable[[], bool], failed: Callable[[], Busy]) -> None:
+        deadline = monotonic() + patience
         while not step():
             if monotonic() >= deadline:
                 raise failed()
@@ -161,9 +167,8 @@ def take_over(
         connection.execute("SET idle_session_timeout TO 0")
         ensure_schema(connection)
         until(lambda: _raised(connection, run_id, attempt), lambda: _held(run_id))
-        # A killed leader's backend may need seconds to notice that it is alone.
-        until(lambda: _locked(connection), lambda: _occupied(connection))
-        until(lambda: _others_gone(connection, run_id), lambda: _occupied(connection))
+        _take_lock(connection, patience=patience, courtesy=courtesy, sleep=sleep, monotonic=monotonic)
+        until(lambda: _others_gone(connection, run_id), lambda: _occupied(_holders(connection)))
     except BaseException:
         connection.close()
         raise
@@ -189,9 +194,42 @@ def _raised(connection: Connection, run_id: UUID, attempt: int) -> bool:
     return True
 
 
+def _take_lock(
+    connection: Connection, *, patience: float, courtesy: float, sleep: Callable[[float], None],
+    monotonic: Callable[[], float],
+) -> None:  # fmt: skip
+    """A killed leader's backend may need seconds to notice that it is alone; a fix of many rows needs its time."""
+    began = monotonic()
+    while not _locked(connection):
+        holders = _holders(connection)
+        by_hand = all(shared for _, shared in holders)
+        left = began + (courtesy if by_hand else patience) - monotonic()
+        if left <= 0:
+            raise _corrected(holders) if by_hand else _occupied(holders)
+        if by_hand and _queued(connection, min(left, _SLICE)):
+            return
+        sleep(0 if by_hand else _PAUSE)
+
+
 def _locked(connection: Connection) -> bool:
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
     return bool(row and row[0])
+
+
+def _queued(connection: Connection, seconds: float) -> bool:
+    """Waits for the lock: whoever would share it meanwhile is refused, so that short holders do not take turns."""
+    try:
+        with connection.transaction():
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{max(int(seconds * 1000), 1)}ms",))
+            connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+    except errors.LockNotAvailable:
+        return False
+    return True
+
+
+def _holders(connection: Connection) -> list[tuple[int, bool]]:
+    """(server process, whether it shares the lock) of each."""
+    return [(pid, shared) for pid, shared in connection.execute(_HOLDERS, (_LOCK,))]
 
 
 def _others_gone(connection: Connection, run_id: UUID) -> bool:
@@ -219,9 +257,17 @@ def _held(run_id: UUID) -> Busy:
     )  # fmt: skip
 
 
-def _occupied(connection: Connection) -> Busy:
-    holder = connection.execute(_HOLDER, (_LOCK,)).fetchone()
+def _occupied(holders: Sequence[tuple[int, bool]]) -> Busy:
+    pid = next((pid for pid, shared in holders if not shared), "unknown")
     return Busy(
-        f"Another run holds the target database (its server process is {holder[0] if holder else 'unknown'}).",
+        f"Another run holds the target database (its server process is {pid}).",
         remedy="Wait until it ends, or cancel it; one migration or rollback runs at a time.",
+    )
+
+
+def _corrected(holders: Sequence[tuple[int, bool]]) -> Busy:
+    pids = ", ".join(str(pid) for pid, _ in holders) or "unknown"
+    return Busy(
+        f"A correction by hand is under way in the target database (server process {pids}).",
+        remedy="Start or resume the run again when it has ended.",
     )

@@ -123,8 +123,8 @@ def test_a_short_hold_off_makes_a_leader_wait_and_a_leader_refuses_it(target_dat
         with first.transaction(), second.transaction():
             assert fence.hold_off(first)
             assert fence.hold_off(second)  # many may
-            with pytest.raises(Busy):
-                fence.take_over(target, uuid4(), 1, patience=0.3)
+            with pytest.raises(Busy, match="A correction by hand is under way"):
+                fence.take_over(target, uuid4(), 1, courtesy=0.3)
         began = time.monotonic()
         first.execute("BEGIN")
         assert fence.hold_off(first)
@@ -148,3 +148,46 @@ def test_a_quarantine_of_an_older_version_gets_its_new_column(target_database: s
         )
         fence.ensure_schema(connection)
         assert connection.execute("SELECT field FROM briefly_migration.quarantine").fetchone() == ("",)
+
+
+def test_a_leader_queues_behind_short_holders_that_take_turns(target_database: str) -> None:
+    """They overlap, so that the lock is never free: a leader that only tried would never get it."""
+    target, ended = Target(target_database), threading.Event()
+    refused = threading.Event()
+
+    def hold() -> None:
+        with target.session() as session:
+            while not ended.is_set():
+                with session.transaction():
+                    if not fence.hold_off(session):
+                        refused.set()
+                    time.sleep(0.3)
+
+    threads = [threading.Thread(target=hold) for _ in range(4)]
+    try:
+        for thread in threads:
+            thread.start()
+            time.sleep(0.07)
+        # No patience for trying: it gets in because it waits in the queue, and whoever comes later is refused.
+        fence.take_over(target, uuid4(), 1, patience=0, courtesy=10).release()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert refused.is_set()
+
+
+def test_a_leader_outwaits_a_long_correction_in_slices(target_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fence, "_SLICE", 0.1)
+    target, pauses = Target(target_database), list[float]()
+    with target.session() as correction:
+        correction.execute("BEGIN")
+        assert fence.hold_off(correction)
+        ended = threading.Timer(1.5, lambda: correction.execute("COMMIT"))
+        ended.start()
+        lead = fence.take_over(target, uuid4(), 1, patience=0.2, sleep=pauses.append)
+        ended.join()
+        assert len(pauses) > 3
+        with pytest.raises(Busy, match="Another run holds"):
+            fence.take_over(target, uuid4(), 1, patience=0.2, courtesy=0)
+        lead.release()
