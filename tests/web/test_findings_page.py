@@ -3,16 +3,18 @@
 import csv
 import io
 import json
+from typing import Any
 
 import psycopg
 import pytest
 from flask import Flask
-from sqlalchemy import insert
+from sqlalchemy import delete, insert, select, update
 
 from briefly_admin.domain.findings import Finding, FindingClass
 from briefly_admin.domain.runs import RunKind
 from briefly_admin.settings import Settings
 from briefly_admin.store import tables
+from briefly_admin.store.database import Connection
 from briefly_admin.web.findings_files import as_csv
 from tests.quarantined import break_emails, quarantine
 from tests.serving import NOBODY, SETUP, ClientAs, lead, services_of
@@ -20,8 +22,33 @@ from tests.web.browsing import look
 from tests.web.rendering import Page
 
 
+def _read(connection: Connection, run_id: str) -> dict[str, Any]:
+    """What a run has become, with its phases and findings."""
+    read: dict[str, Any] = {}
+    for table in (tables.run_phase, tables.finding):
+        columns = [column for column in table.c if column.name not in {"id", "run_id"}]
+        found = connection.execute(select(*columns).where(table.c.run_id == run_id)).mappings()
+        read[table.name] = [dict(each) for each in found]
+    columns = [tables.run.c[name] for name in ("state", "phase", "report", "started_at", "completed_at")]
+    return read | {"run": dict(connection.execute(select(*columns).where(tables.run.c.id == run_id)).mappings().one())}
+
+
+def _write(connection: Connection, run_id: str, read: dict[str, Any]) -> None:
+    """The run becomes what another one became."""
+    for table in (tables.run_phase, tables.finding):
+        connection.execute(delete(table).where(table.c.run_id == run_id))
+        connection.execute(insert(table).values([each | {"run_id": run_id} for each in read[table.name]]))
+    connection.execute(update(tables.run).where(tables.run.c.id == run_id).values(read["run"]))
+
+
+@pytest.fixture(scope="module")
+def looked() -> dict[str, Any]:
+    """What the first validation of this module became and found: the others look at the same rows."""
+    return {}
+
+
 @pytest.fixture
-def validated(app: Flask, target_database: str, sample_data: dict[str, int]) -> str:
+def validated(app: Flask, target_database: str, sample_data: dict[str, int], looked: dict[str, Any]) -> str:
     """A validation of data with blocking and repairable faults in two tables."""
     assert sample_data
     break_emails(target_database, 3)
@@ -29,7 +56,13 @@ def validated(app: Flask, target_database: str, sample_data: dict[str, int]) -> 
         target.execute("UPDATE users SET subscription_tier = NULL")
         target.execute("UPDATE file_metadata SET filename = NULL, file_size = -1")
     run = services_of(app).runs.start(SETUP, RunKind.VALIDATION)
-    lead(app, run.id)
+    if not looked:
+        lead(app, run.id)
+    with services_of(app).servers.database.begin() as connection:
+        if looked:
+            _write(connection, run.id, looked)
+        else:
+            looked |= _read(connection, run.id)
     return run.id
 
 
