@@ -108,7 +108,13 @@ class FieldDetails(Schema):
     name = fields.String()
     input = fields.Enum(Input, by_value=True, metadata={"description": "How a form asks for it."})
     type = fields.String(metadata={"description": "In SQL."})
-    value = fields.String(allow_none=True, metadata={"description": "As a text; null for NULL and of secret columns."})
+    value = fields.String(
+        allow_none=True,
+        metadata={
+            "description": "As a text; null for NULL and of secret columns; a few words where no form can show it, or "
+                           "where it is not read, because the plan does not know the column."
+        },
+    )  # fmt: skip
     secret = fields.Boolean()
     key = fields.Boolean()
     nullable = fields.Boolean()

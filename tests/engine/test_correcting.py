@@ -99,6 +99,7 @@ def test_each_column_has_its_input(kept: Session) -> None:
     assert _field(row, "mood").choices == ("sad", "glad")
     assert _field(row, "vector").value == "3 numbers"
     assert _field(row, "bytes").value == "2 bytes"
+    assert _field(row, "stranger").value == "not shown: the plan does not know this column"
     assert (_field(row, "doubled").value, _field(row, "facts").value) == ("2", '{"a": 1}')
     assert (_field(row, "place").key, _field(row, "place").value, _field(row, "secret").secret) == (True, "a", True)
     assert _field(row, "mail").nullable

@@ -14,6 +14,7 @@ from briefly_admin.plans.judging import FieldSpec, describe
 
 LONGEST: Final = 100_000
 """Characters of a value that a form can take; a longer one is shown by its length and cannot be changed by hand."""
+UNREAD: Final = "not shown: the plan does not know this column"
 _LONG: Final = 120
 """Characters from which a text gets more than one line."""
 TEXTS: Final = frozenset({"text", "varchar", "bpchar", "citext", "name"})
@@ -69,9 +70,11 @@ class Asked:
         )  # fmt: skip
 
     def display(self, alias: str) -> sql.Composable:
-        """`value, length`: its text where a form can show it, a few words where it cannot; nothing of a secret."""
-        if self.secret or not self.known:
+        """`value, length`: its text where a form can show it, else a few words; nothing of a secret."""
+        if self.secret:
             return sql.SQL("NULL::text, 0")
+        if not self.known:
+            return sql.SQL("{}::text, 0").format(sql.Literal(UNREAD))
         here = sql.Identifier(alias, self.name)
         if self.input is Input.FIXED and not self.key and not self.column.generated and self.column.identity != "a":
             return sql.SQL("{}, 0").format(_summary(here, self.column.base_type))
