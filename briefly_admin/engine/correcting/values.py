@@ -82,7 +82,7 @@ def _words(column: CatalogColumn, text: str) -> str:
     if kind in WHOLE:
         return f"is not a whole number, or is out of the range of {column.type}"
     for types, words in (
-        (NUMBERS, "is not a number"),
+        (NUMBERS, f"is not a number, or is out of the range of {column.type}"),
         (MOMENTS, "is not a moment" if kind != "date" else "is not a date"),
         ({"bool"}, "is not true or false"),
         ({"uuid"}, "is not a UUID"),
