@@ -1,6 +1,6 @@
 """The record of corrections: taken over from the target into table, quarantine and audit trail, once each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,9 @@ from briefly_admin.services.config import Servers
 from briefly_admin.services.sentences import rows as counted
 from briefly_admin.store import corrections
 from briefly_admin.store.database import Connection
+
+_After = dict[str, list[str | None]]
+"""Field → the value that the rows of one deed have now, and another one where triggers make them differ."""
 
 
 class Recorder:
@@ -40,31 +43,46 @@ class Recorder:
 
     def _take_over(self, connection: Connection, target: TargetConnection, deed: Deed, target_id: str) -> None:
         count, last = 0, None
+        after: _After = {}
         for rows in correcting.records(target, deed.id):
             corrections.add(connection, deed=deed.id, target_id=target_id, by=deed.by, rows=rows)
+            _gather(after, rows)
             count, last = count + len(rows), rows[-1]
         if last is None:  # another settled it between the look and the lock
             return
         corrections.note_quarantine(connection, deed.id)
         role = Role(deed.role) if deed.role in set(Role) else Role.VIEWER
         actor = Actor(deed.by, role, deed.via, deed.address)
-        action, object_, details = self._event(deed, last, count)
+        action, object_, details = self._event(deed, last, count, after)
         self._audit.write(connection, actor, action, object_, details)
 
-    def _event(self, deed: Deed, row: CorrectedRow, count: int) -> tuple[str, str, dict[str, Any]]:
+    def _event(self, deed: Deed, row: CorrectedRow, count: int, after: _After) -> tuple[str, str, dict[str, Any]]:
         details: dict[str, Any] = {
             "deed": str(deed.id), "table": row.table, "fields": sorted(row.values), "secret_fields": list(row.secrets),
             "at": row.at.isoformat(),
         }  # fmt: skip
         if deed.cause is not None:
             cause = deed.cause
+            # Before, each row had its own, which stands in the table of corrections.
+            details["values"] = {
+                name: {"differs": True} if more else {"after": self._audit.seal(f"{row.table}.{name}", text)}
+                for name, (text, *more) in after.items()
+            }
             details |= {"rows": count, "cause": {"field": cause.field, "rule": cause.rule, "run": cause.run_id}}
             return "row.fix", f"{row.table} ({counted(count)})", details
         details["values"] = {
             name: {
                 "before": self._audit.seal(f"{row.table}.{name}", before),
-                "after": self._audit.seal(f"{row.table}.{name}", after),
+                "after": self._audit.seal(f"{row.table}.{name}", now),
             }
-            for name, (before, after) in row.values.items()
+            for name, (before, now) in row.values.items()
         }
         return "row.correct", f"{row.table}/{', '.join(row.key)}", details
+
+
+def _gather(after: _After, rows: Sequence[CorrectedRow]) -> None:
+    for row in rows:
+        for name, (_, text) in row.values.items():
+            texts = after.setdefault(name, [text])
+            if text != texts[0]:
+                texts[1:] = [text]

@@ -259,11 +259,29 @@ def test_a_fix_is_one_event_and_each_row_has_its_record(stage: Stage, target: Ta
     event = stage.services.audit.list(stage.ana)[0]
     assert (event.object, event.details["rows"]) == ("usage_logs (6,000 rows)", 6000)
     assert event.details["cause"] == {"field": "metadata", "rule": "type", "run": None}
+    assert event.details["values"] == {"metadata": {"after": stage.services.audit.seal("usage_logs.metadata", "{}")}}
     assert _app(stage, "SELECT count(*), min(changes::text) FROM briefly_admin.correction") == [
         (6000, '{"metadata": {"after": "{}", "before": "[]"}}')
     ]
     assert _one(target, "SELECT count(*) FROM briefly_migration.correction") == 0
     assert list(rows.causes_rows(stage.vito, cause)) == []
+
+
+def test_a_fixs_event_tells_no_value(stage: Stage, target: Target, rows: RowService) -> None:
+    target.execute(
+        "CREATE FUNCTION each_its_own() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.expires_at = now() + random() * interval '1 day'; RETURN NEW; END $$;"
+        "CREATE TRIGGER own BEFORE UPDATE ON oauth_tokens FOR EACH ROW EXECUTE FUNCTION each_its_own()"
+    )
+    keys = [str(key) for (key,) in target.execute("SELECT id FROM oauth_tokens ORDER BY id LIMIT 2").fetchall()]
+    run_id = _quarantine(stage, *(QuarantinedRow("oauth_tokens", (key,), "expired", "expired") for key in keys))
+    cause = Cause("oauth_tokens", "", "expired", run_id)
+    changes = {"access_token": "canary-4711", "expires_at": "2030-01-02 00:00:00+00"}
+    assert rows.fix(stage.olga, cause, changes, expected=2).recorded
+    details = stage.services.audit.list(stage.ana)[0].details
+    assert (details["fields"], details["secret_fields"]) == (["expires_at"], ["access_token"])
+    assert details["values"] == {"expires_at": {"differs": True}}
+    assert "canary" not in json.dumps(details)
 
 
 def test_the_quarantine_knows_of_corrections(stage: Stage, target: Target, rows: RowService) -> None:
