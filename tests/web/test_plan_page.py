@@ -1,10 +1,5 @@
 """The plan above the form of a new run: its checks, and which of them are slow."""
 
-from flask import Flask
-
-from briefly_admin.engine.sampledata import create
-from briefly_admin.engine.target import Target
-from briefly_admin.plans import plan
 from briefly_admin.services.views import PlanCheck, PlanTable, PlanView
 from briefly_admin.web.plan_page import NewRunPage, checks_of, slow_of
 from tests.serving import ClientAs
@@ -63,10 +58,8 @@ def test_names_of_a_plan_are_shown_as_text() -> None:
     assert HOSTILE in page.one("ul", id="slow-checks").text
 
 
-def test_the_page_of_a_new_run_has_the_checks_of_each_table(
-    app: Flask, client_as: ClientAs, target_database: str
-) -> None:
-    create(Target(target_database), plan("unified"), embeddings=0)
+def test_the_page_of_a_new_run_has_the_checks_of_each_table(client_as: ClientAs, sample_data: dict[str, int]) -> None:
+    assert sample_data
     details = look(client_as("operator"), "/runs/new").one("details", id="plan-checks")
     for words in ("users", "must be an e-mail address (unusual values", "must be one of: user, assistant",
                   "reported: chunks whose user is not the owner"):  # fmt: skip
