@@ -152,12 +152,19 @@ def _make(connection: Session, table: Table, types: Mapping[str, str], rows: lis
     )
     name = sql.Identifier(table.schema, table.name)
     connection.execute(sql.SQL("CREATE TABLE {} ({})").format(name, columns))
-    for row in rows:
-        values = sql.SQL(", ").join(
-            sql.SQL("{}::{}").format(sql.Placeholder(), sql.SQL(types[column])) for column in row
-        )
-        listed = sql.SQL(", ").join(map(sql.Identifier, row))
-        connection.execute(sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(name, listed, values), list(row.values()))
+    _fill(connection, table, types, rows)
+
+
+def _fill(connection: Session, table: Table, types: Mapping[str, str], rows: list[dict[str, Any]]) -> None:
+    """In one round trip; all rows have the same columns."""
+    if not rows:
+        return
+    values = sql.SQL(", ").join(sql.SQL("{}::{}").format(sql.Placeholder(), sql.SQL(types[name])) for name in rows[0])
+    query = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+        sql.Identifier(table.schema, table.name), sql.SQL(", ").join(map(sql.Identifier, rows[0])), values
+    )
+    with connection.cursor() as cursor:
+        cursor.executemany(query, [[row[name] for name in rows[0]] for row in rows])
 
 
 def _raw_rows(connection: Session, table: Table) -> dict[str, dict[str, Any]]:
@@ -227,6 +234,9 @@ def test_unified_before_and_after_repair(connection: Session, name: str) -> None
         n: parents if t == "uuid" else _BY_TYPE[{"timestamptz": "timestamptz"}.get(t, t)] for n, t in types.items()
     }
 
+    for each in tables:
+        _make(connection, each, {column.name: _declared_type(column) for column in each.columns}, [])
+
     @settings(max_examples=5 * FACTOR, **_HYPOTHESIS)
     @given(st.data())
     def check(data: st.DataObject) -> None:
@@ -236,13 +246,7 @@ def test_unified_before_and_after_repair(connection: Session, name: str) -> None
             for n, values in enumerate(data.draw(st.lists(columns, min_size=1, max_size=25)))
         ]
         with connection.transaction(force_rollback=True):
-            for other in tables:
-                _make(
-                    connection,
-                    other,
-                    {c.name: _declared_type(c) for c in other.columns},
-                    rows if other is table else [],
-                )
+            _fill(connection, table, types, rows)
             before = _raw_rows(connection, table)
             after = _repaired_rows(connection, whole, table)
             blocking = {key: faults for key, row in after.items() if (faults := _faults(table.record, row))}
