@@ -1,16 +1,17 @@
 """One correction for all rows of a cause: a set of keys, one UPDATE, one verdict, and all of it or nothing."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 from briefly_admin.domain.corrections import MOST_AT_ONCE, Cause, Changes, Deed, Fixed
-from briefly_admin.domain.errors import Refused
+from briefly_admin.domain.errors import Refused, Unavailable
 from briefly_admin.domain.findings import FindingClass
 from briefly_admin.engine.correcting import outbox
 from briefly_admin.engine.correcting.answers import answering, invalid, reason, settle_session, told
@@ -27,6 +28,11 @@ from briefly_admin.plans.base import Plan
 _SAMPLES: Final = 20
 _SECONDS: Final = 60
 """For each statement."""
+_FEW: Final = 100
+"""Rows up to which one may be looked up after the other; above, whole tables are read once, as validation does.
+
+The planner knows it, too, but for a table that nobody has analysed since it grew: there its nested loop is quadratic.
+"""
 _NOTHING: Final = "Nothing was changed."
 _BLOCKING: Final = frozenset({FindingClass.BLOCKING})
 _KEYS: Final = sql.SQL("pg_temp.briefly_fix_key")
@@ -70,7 +76,7 @@ def fix(
         with answering():
             outbox.ensure(connection)
             place = find_place(connection, plan, cause.table)
-        with deed_of(target, connection, deed.id, isolation="REPEATABLE READ", keep=keep):
+        with deed_of(target, connection, deed.id, isolation="REPEATABLE READ", keep=keep), _in_time(cause):
             settle_session(connection, _SECONDS)
             columns = asked(connection, place.table, place.here)
             require_changeable(columns, changes)
@@ -88,9 +94,22 @@ def fix(
             return fixed
 
 
+@contextmanager
+def _in_time(cause: Cause) -> Iterator[None]:
+    """Raises Unavailable where a statement ran into its limit."""
+    try:
+        yield
+    except errors.QueryCanceled:
+        raise Unavailable(
+            f"The database needed more than {_SECONDS} s for one step of the fix of {cause.table}.",
+            remedy=f"{_NOTHING} ANALYZE the table if it grew lately, and try again when the database has less to do.",
+        ) from None
+
+
 def _collect(connection: Connection, work: _Fix, keys: Keys | None, excluded: Keys, most: int) -> tuple[int, int]:
     """Puts keys and texts before the change into a table of the transaction's own; their number, and how many more."""
     place = work.place
+    connection.execute("SET LOCAL enable_nestloop = off")
     if keys is None:
         more = _find_keys(connection, work, excluded, most)
     else:
@@ -114,12 +133,13 @@ def _collect(connection: Connection, work: _Fix, keys: Keys | None, excluded: Ke
     query = sql.SQL("CREATE TEMP TABLE briefly_fix ON COMMIT DROP AS SELECT {} {} {}").format(listed, joined, first)
     rows = connection.execute(query).rowcount
     connection.execute(sql.SQL("ANALYZE {}").format(_ROWS))
+    if rows <= _FEW:
+        connection.execute("SET LOCAL enable_nestloop = on")
     return rows, more
 
 
 def _find_keys(connection: Connection, work: _Fix, excluded: Keys, most: int) -> int:
     """Where SQL alone decides, no key leaves the database."""
-    connection.execute("SET LOCAL enable_nestloop = off")  # as validation, which reads whole tables
     found = search(connection, work.place, work.cause, _BLOCKING, excluded)
     if found.judged is None:
         query = sql.SQL("CREATE TEMP TABLE briefly_fix_key ON COMMIT DROP AS SELECT s.key FROM ({}) AS s LIMIT {}")
@@ -132,7 +152,6 @@ def _find_keys(connection: Connection, work: _Fix, excluded: Keys, most: int) ->
         chosen = [row.key for row in islice(rows, most)]
         more = sum(1 for _ in rows)
         _put_keys(connection, chosen)
-    connection.execute("SET LOCAL enable_nestloop = on")
     return more
 
 
@@ -160,14 +179,14 @@ def _apply(connection: Connection, work: _Fix, rows: int, more: int) -> Fixed:
             raise
         words = reason(error)
         return Fixed(rows, 0, {words or told(error).message.rstrip("."): rows}, more=more)
-    refused = _faulty(connection, work) | _undone(connection, work)
+    refused = _faulty(connection, work, many=rows > _FEW) | _undone(connection, work)
     counts = Counter(refused.values())
     if not refused and count != rows:
         counts["the database did not take the change: a trigger or a rule keeps the row as it is"] = rows - count
     return Fixed(rows, rows - counts.total(), dict(counts), _samples(connection, work), more)
 
 
-def _faulty(connection: Connection, work: _Fix) -> dict[tuple[str, ...], str]:
+def _faulty(connection: Connection, work: _Fix, *, many: bool) -> dict[tuple[str, ...], str]:
     """Key → why it would not be right: by the changed columns, or by what the cause is about."""
     place = work.place
     of_rows = sql.SQL("SELECT o.* FROM {} AS o JOIN {} AS f ON {}").format(
@@ -175,7 +194,7 @@ def _faulty(connection: Connection, work: _Fix) -> dict[tuple[str, ...], str]:
     )
     names = (sql.Identifier("f", f"k{at}") for at in range(len(place.table.key)))
     scope = sql.SQL("SELECT {} FROM {} AS f").format(sql.SQL(", ").join(names), _ROWS)
-    rows = some_rows(connection, place, rows=of_rows, scope=scope)
+    rows = some_rows(connection, place, rows=of_rows, scope=scope, many=many)
     about = {*work.changes, *_cause_columns(work)}
     found: dict[tuple[str, ...], str] = {}
     for key, fault in faults(connection, rows, about=about, changed=work.changes):

@@ -51,14 +51,17 @@ class Rows:
     scope: sql.Composable
     own: sql.Composable
     """The whole table with these rows as they are here, to be put after FROM."""
+    many: bool = False
+    """Equals are counted by value, not looked for row by row: rows of one fix all have the same value."""
 
 
 def some_rows(
     connection: Connection, place: Place, *, rows: sql.Composable, scope: sql.Composable,
-    own: sql.Composable | None = None,
+    own: sql.Composable | None = None, many: bool = False,
 ) -> Rows:  # fmt: skip
     """`rows`: a query of whole rows of the table; `own`: where they are not what the table has, the table with them.
 
+    `many`: they are, and not few.
     Raises Refused where a repair does not fit the table.
     """
     whole = own or place.here.identifier
@@ -71,7 +74,7 @@ def some_rows(
     plain = sql.SQL("({}) AS {}").format(rows, sql.Identifier(ALIAS))
     joins = compile_repairs(plan, table, place.catalog, relation=relation, alias=ALIAS, scope=scope).joins
     source = sql.SQL("{} {}").format(plain, joins)
-    return Rows(place, replace(compiled, plain=plain, source=source), scope, whole)
+    return Rows(place, replace(compiled, plain=plain, source=source), scope, whole, many)
 
 
 Faults = Iterator[tuple[tuple[str, ...], Fault]]
@@ -134,6 +137,17 @@ def _equals(rows: Rows, unique: Unique, *, first_stays: bool) -> sql.Composable 
     joined = {repair.column for repair in place.table.repairs if not isinstance(repair, Repair)}
     needs_joins = bool(joined & set(unique.columns))
     there = {name: others.values.get(name) or sql.Identifier(_OTHER, name) for name in unique.columns}
+    source = compiled.source if needs_joins else compiled.plain
+    joins = others.joins if needs_joins else sql.SQL("")
+    if rows.many and not first_stays:
+        return sql.SQL(
+            "SELECT {key} FROM {source} WHERE ({here}) IN"
+            " (SELECT {there} FROM {table} AS {other} {joins} GROUP BY {there} HAVING count(*) > 1)"
+        ).format(
+            key=compiled.key_array, source=source, here=sql.SQL(", ").join(map(compiled.value, unique.columns)),
+            there=sql.SQL(", ").join(there.values()), table=place.here.identifier, other=sql.Identifier(_OTHER),
+            joins=joins,
+        )  # fmt: skip
     tests = [sql.SQL("{} = {}").format(there[name], compiled.value(name)) for name in unique.columns]
     tests.append(sql.SQL("NOT {}").format(place.same_row(_OTHER, ALIAS)))
     if first_stays:
@@ -143,8 +157,7 @@ def _equals(rows: Rows, unique: Unique, *, first_stays: bool) -> sql.Composable 
     return sql.SQL(
         "SELECT {key} FROM {source} WHERE EXISTS (SELECT FROM {table} AS {other} {joins} WHERE {tests})"
     ).format(
-        key=compiled.key_array, source=compiled.source if needs_joins else compiled.plain, table=place.here.identifier,
-        other=sql.Identifier(_OTHER), joins=others.joins if needs_joins else sql.SQL(""),
+        key=compiled.key_array, source=source, table=place.here.identifier, other=sql.Identifier(_OTHER), joins=joins,
         tests=sql.SQL(" AND ").join(tests),
     )  # fmt: skip
 
