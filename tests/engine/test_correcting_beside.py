@@ -1,15 +1,17 @@
 """A fix of many rows, and corrections beside each other: what only the plan knows still holds when all have ended."""
 
 from collections.abc import Callable, Iterator
+from threading import Event, Thread
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from briefly_admin.domain.corrections import Cause, Changes, Fixed
-from briefly_admin.domain.errors import Unavailable
-from briefly_admin.engine.correcting import fix, fixing
+from briefly_admin.domain.errors import BrieflyError, Refused, Unavailable
+from briefly_admin.engine.correcting import correct_row, fix, fixing, outbox, read_row, writing
 from briefly_admin.engine.target import Target
 from tests.engine.hand_made import COUNT, PLAN, THINGS, Session, create, deed, trigger
 
@@ -71,3 +73,76 @@ def test_a_fix_that_takes_too_long_says_so(things: Session, monkeypatch: pytest.
     with pytest.raises(Unavailable, match=r"more than 1 s for one step .* ANALYZE"):
         _fix(things, {COUNT: "1"}, expected=1)
     assert _fix(things, {"word": "a"}, Cause(THINGS, "word", "nobody"), keys=[]).rows == 0
+
+
+def _correct(connection: Session, *key: str, **changes: str) -> None:
+    row = read_row(connection, PLAN, THINGS, key)
+    correct_row(_target(connection), PLAN, THINGS, key, version=row.version, changes=changes, deed=deed())
+
+
+def _mails(connection: Session) -> list[str]:
+    query = sql.SQL("SELECT mail FROM {} WHERE number IN (4, 5) ORDER BY number").format(TABLE)
+    return [mail for (mail,) in connection.execute(query).fetchall()]
+
+
+@pytest.mark.parametrize("second", ["row", "fix"])
+def test_of_two_corrections_to_one_value_that_must_be_unique_one_wins(
+    things: Session, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
+    """The first has judged and not committed when the second begins; no constraint of the database helps."""
+    judged, goes_on, ended = Event(), Event(), list[str]()
+    write = outbox.write
+
+    def held(*args: Any, **how: Any) -> int:
+        if not judged.is_set():
+            judged.set()
+            goes_on.wait(10)
+        return write(*args, **how)
+
+    monkeypatch.setattr(outbox, "write", held)
+
+    def run(work: Callable[[], object]) -> None:
+        try:
+            work()
+            ended.append("won")
+        except BrieflyError as error:
+            ended.append(error.message)
+
+    first = Thread(target=run, args=(lambda: _correct(things, "d", "4", mail="same@b.co"),))
+    first.start()
+    assert judged.wait(10)
+    with _target(things).session() as other:
+        if second == "row":
+            late = Thread(target=run, args=(lambda: _correct(other, "e", "5", mail="SAME@b.co"),))
+        else:
+            cause = Cause(THINGS, "mail", "value", "7")
+            late = Thread(
+                target=run, args=(lambda: _fix(other, {"mail": "SAME@b.co"}, cause, keys=[("e", "5")], expected=1),)
+            )
+        late.start()
+        late.join(0.5)
+        assert late.is_alive()
+        goes_on.set()
+        first.join()
+        late.join()
+    assert ended[0] == "won"
+    assert "another row has the same value" in ended[1]
+    assert _mails(things) == ["same@b.co", "e@b.co"]
+
+
+def test_a_correction_does_not_wait_for_ever_and_not_for_what_it_does_not_touch(
+    things: Session, monkeypatch: pytest.MonkeyPatch, target_database: str
+) -> None:
+    monkeypatch.setattr(writing, "_PATIENCE", "200ms")
+    with psycopg.connect(target_database, autocommit=True) as other:
+        query = "SELECT pg_advisory_lock(%s, hashtext(%s))"
+        other.execute(query, (writing._ALONE, f"public.{THINGS}"))
+        with pytest.raises(Refused, match=r"Another correction of .* is under way"):
+            _correct(things, "e", "5", mail="x@b.co")
+        with pytest.raises(Refused, match=r"Another correction of .* is under way"):
+            _fix(things, {"mail": "x@b.co"}, Cause(THINGS, "mail", "value", "7"), keys=[("e", "5")], expected=1)
+        assert _fix(things, {"mail": "x@b.co"}, Cause(THINGS, "mail", "value", "7"), keys=[("e", "5")]).cured == 1
+        _correct(things, "e", "5", short="abc")
+    _correct(things, "e", "5", mail="x@b.co")
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2"
+    assert things.execute(query).fetchone() == (0,)

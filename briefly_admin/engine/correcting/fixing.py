@@ -20,7 +20,7 @@ from briefly_admin.engine.correcting.columns import asked
 from briefly_admin.engine.correcting.place import Place, checked_key, find_place
 from briefly_admin.engine.correcting.values import require_changeable, typed, value_faults
 from briefly_admin.engine.correcting.verdict import faults, some_rows
-from briefly_admin.engine.correcting.writing import deed_of, sets
+from briefly_admin.engine.correcting.writing import alone, deed_of, sets
 from briefly_admin.engine.retry import Verdict, classify
 from briefly_admin.engine.target import Connection, Target
 from briefly_admin.plans.base import Plan
@@ -76,7 +76,11 @@ def fix(
         with answering():
             outbox.ensure(connection)
             place = find_place(connection, plan, cause.table)
-        with deed_of(target, connection, deed.id, isolation="REPEATABLE READ", keep=keep), _in_time(cause):
+        with (
+            alone(connection, place, changes if keep else {}),
+            deed_of(target, connection, deed.id, isolation="REPEATABLE READ", keep=keep),
+            _in_time(cause),
+        ):
             settle_session(connection, _SECONDS)
             columns = asked(connection, place.table, place.here)
             require_changeable(columns, changes)

@@ -1,12 +1,12 @@
 """A correction of one row: one transaction that changes it, judges it, and records who did it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 from uuid import UUID
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 from briefly_admin.domain.corrections import Changes, Deed, ShownRow
 from briefly_admin.domain.errors import Busy, InvalidRequest, Refused, Unavailable
@@ -24,6 +24,10 @@ from briefly_admin.plans.base import Plan
 from briefly_admin.plans.judging import describe
 
 _NOTHING: Final = "Nothing was changed."
+_ALONE: Final = 0x62726965
+"""Of the advisory locks by table; 'brie' in ASCII."""
+_PATIENCE: Final = "5s"
+"""How long a correction waits for another one of the same table."""
 
 
 def correct_row(
@@ -39,7 +43,7 @@ def correct_row(
         with answering():
             outbox.ensure(connection)
             place = find_place(connection, plan, table)
-        with deed_of(target, connection, deed.id):
+        with alone(connection, place, changes), deed_of(target, connection, deed.id):
             settle_session(connection, 5)
             key = find_key(connection, place, key)
             columns = asked(connection, place.table, place.here)
@@ -51,6 +55,39 @@ def correct_row(
             _judge(connection, place, key, changes, known)
             _record(connection, place, key, columns, before, changes, deed)
             return shown(connection, place, key, changes)
+
+
+@contextmanager
+def alone(connection: Connection, place: Place, changes: Changes) -> Iterator[None]:
+    """No other correction of the table meanwhile, where the changes touch what the plan alone knows to be unique.
+
+    To be entered before the transaction, so that its snapshot has what the one before committed. Raises Refused.
+    """
+    if not any(set(unique.columns) & set(changes) for unique in place.table.uniques):
+        yield
+        return
+    name = f"{place.here.schema}.{place.here.name}"
+    with answering():
+        _wait_for(connection, place, name)
+    try:
+        yield
+    finally:
+        with suppress(psycopg.Error):  # the session's end gives it back as well
+            connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_ALONE, name))
+
+
+def _wait_for(connection: Connection, place: Place, name: str) -> None:
+    try:
+        with connection.transaction():
+            connection.execute(
+                sql.SQL("SET LOCAL lock_timeout = {0}; SET LOCAL statement_timeout = 0").format(sql.Literal(_PATIENCE))
+            )
+            connection.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (_ALONE, name))
+    except errors.LockNotAvailable:
+        raise Refused(
+            f"Another correction of {place.table.name} is under way, of what must be unique there.",
+            remedy=f"{_NOTHING} Try again in a moment.",
+        ) from None
 
 
 @contextmanager
