@@ -135,12 +135,15 @@ def _correct_row(
     as_json: bool,
 ) -> None:  # fmt: skip
     rows = active.services.rows
-    version = version or rows.get(active.actor, table, key).version
+    if version is None:
+        version = rows.get(active.actor, table, key).version
+    elif not version:
+        raise InvalidRequest("--version is empty.", remedy="Give the row's as `show --json` told it, or leave it out.")
     row = rows.correct(active.actor, table, key, version=version, changes=changes)
     if as_json:
         print_json(row_json(row))
         return
-    click.echo(f"Corrected: {table} {', '.join(row.key)}.")
+    click.echo(f"Corrected: {table} {one_line(', '.join(row.key))}.")
     if row.blocks:
         click.echo("Something is left to cure:")
         print_row(row)

@@ -11,6 +11,15 @@ Changes = Mapping[str, str | None]
 MOST_AT_ONCE = 100_000
 """Rows that one fix changes; a cause with more of them is fixed in several."""
 
+_TOLD = 80
+"""Characters of a key in a message: whoever asks may have sent any number of them."""
+
+
+def told_key(key: Sequence[str]) -> str:
+    """A key's texts for a message: 'a, 1', cut where they are over-long."""
+    text = ", ".join(key)
+    return text if len(text) <= _TOLD else f"{text[:_TOLD]}…"
+
 
 class Input(StrEnum):
     """How a column is asked for."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from briefly_admin.domain.corrections import told_key
 from briefly_admin.domain.errors import InvalidRequest, NotFound, Refused
 from briefly_admin.domain.runs import RunKind, RunState
 from briefly_admin.plans.base import Plan
@@ -102,7 +103,7 @@ def _require_rows(
     # One that stopped after the last row that it takes has still to make the constraints that waited.
     if not wanted and key is None and row.id in runs.unfinished_replays(connection, [row.id]):
         return
-    what = f"{wanted['table']} [{', '.join(key)}]" if key is not None else ""
+    what = f"{told_key([wanted['table']])} [{told_key(key)}]" if key is not None else ""
     if found:
         raise Refused(
             f"{what or 'All that would be replayed'} is to be skipped.", remedy="Take the word to skip it back first."

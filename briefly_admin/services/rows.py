@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final
 from uuid import UUID, uuid4
 
-from briefly_admin.domain.corrections import Cause, Changes, Deed, Fixed, RowOfCause, ShownRow
+from briefly_admin.domain.corrections import Cause, Changes, Deed, Fixed, RowOfCause, ShownRow, told_key
 from briefly_admin.domain.errors import BrieflyError, InvalidRequest, NotFound, Refused, RunFailed
 from briefly_admin.domain.findings import FindingClass
 from briefly_admin.domain.permissions import Actor, Permission
@@ -153,7 +153,7 @@ class RowService:
         target_id, plan = identify(self._servers.target), self._servers.plan.name
         with self._servers.database.begin() as connection:
             if not skips.remove(connection, target_id=target_id, plan=plan, table=table, key=key):
-                raise NotFound(f"The row {', '.join(key)} of {table} is not one to be left alone.")
+                raise NotFound(f"The row {told_key(key)} of {told_key([table])} is not one to be left alone.")
             self._write(connection, actor, "row.unskip", table, key)
 
     def settle(self) -> int:

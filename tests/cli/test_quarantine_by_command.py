@@ -183,6 +183,7 @@ def test_what_cannot_be_is_one_line(command: Command, target_database: str, samp
         (("show", "users", "00000000-0000-4000-8000-000000000000"), "users"), (("show", "users", "a", "b"), "key"),
         (("correct", "users", key, "--set", "email"), "COLUMN=TEXT"), (("correct", "users", key, "--set", "=x"), "COLUMN=TEXT"),
         (("correct", "users", key, "--set", "email=x", "--null", "email"), "twice"),
+        (("correct", "users", key, "--set", "email=a@b.example", "--version", ""), "--version is empty."),
         (("correct", "users", key, "--set", "nowhere=x"), "nowhere"), (("correct", "users", key, "--set", "id=x"), "id"),
         (("correct", "users", key, "--null", "email"), "email"),
         (("correct", "users", key, "--set", "usage_documents=many"), "usage_documents"),
@@ -201,3 +202,15 @@ def test_what_cannot_be_is_one_line(command: Command, target_database: str, samp
     assert command("validate").code == 3
     for args in (("replay", "1"), ("replay", "1", "--key", "x"), ("replay", "1", "--table", "nowhere")):
         assert command("quarantine", *args).code in {2, 4}, args
+
+
+def test_a_key_gives_a_terminal_no_orders(command: Command, target_database: str, sample_data: dict[str, int]) -> None:
+    assert sample_data
+    with psycopg.connect(target_database) as connection:
+        connection.execute("ALTER TABLE usage_logs ALTER id TYPE text")
+        connection.execute(
+            "UPDATE usage_logs SET id = E'a\\x1b[2Jb' WHERE id = (SELECT id FROM usage_logs ORDER BY id LIMIT 1)"
+        )
+    done = command("quarantine", "correct", "usage_logs", "a\x1b[2Jb", "--set", "action=other")
+    assert (done.code, done.out.splitlines()[0]) == (0, "Corrected: usage_logs a\\x1b[2Jb."), done.err
+    assert "\x1b" not in done.out

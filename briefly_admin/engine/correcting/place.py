@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
+from briefly_admin.domain.corrections import told_key
 from briefly_admin.domain.errors import InvalidRequest, NotFound, Refused
 from briefly_admin.engine.catalog import CatalogTable
 from briefly_admin.engine.target import Connection
@@ -54,7 +55,7 @@ class Place:
     def no_row(self, key: Sequence[str]) -> NotFound:
         """There is none of that key."""
         return NotFound(
-            f"There is no row {', '.join(key)} in {self.table.name}.",
+            f"There is no row {told_key(key)} in {self.table.name}.",
             remedy="Check the key; somebody may have removed the row since.",
         )
 
@@ -110,7 +111,7 @@ def find_key(connection: Connection, place: Place, key: Sequence[str]) -> tuple[
         raise place.no_row(key)
     if len(rows) > 1:
         raise Refused(
-            f"Several rows of {place.table.name} have the key {', '.join(key)}.",
+            f"Several rows of {place.table.name} have the key {told_key(key)}.",
             remedy="Correct them in the database itself: its key must name one row.",
         )
     return tuple(rows[0][0])
