@@ -11,7 +11,9 @@ from psycopg.conninfo import make_conninfo
 
 from briefly_admin.domain.corrections import Cause, Changes, Fixed
 from briefly_admin.domain.errors import BrieflyError, Refused, Unavailable
-from briefly_admin.engine.correcting import correct_row, fix, fixing, outbox, read_row, writing
+from briefly_admin.engine.correcting import correct_row, fix, fixing, left_over, outbox, read_row, records, writing
+from briefly_admin.engine.correcting.columns import asked
+from briefly_admin.engine.correcting.place import find_place
 from briefly_admin.engine.target import Target
 from tests.engine.hand_made import COUNT, PLAN, THINGS, Session, create, deed, trigger
 
@@ -73,6 +75,32 @@ def test_a_fix_that_takes_too_long_says_so(things: Session, monkeypatch: pytest.
     with pytest.raises(Unavailable, match=r"more than 1 s for one step .* ANALYZE"):
         _fix(things, {COUNT: "1"}, expected=1)
     assert _fix(things, {"word": "a"}, Cause(THINGS, "word", "nobody"), keys=[]).rows == 0
+
+
+def test_what_triggers_change_beside_is_recorded_of_each_row(things: Session) -> None:
+    """As a correction of one row does: a secret one by its name, and nothing of what stayed."""
+    _many(things, 2, mail="'m' || n || '@b.co'", word="'Word'", secret="'canary-4711'", parent="NULL")
+    trigger(things, "NEW.seen := '2024-01-01 00:00:00+00'; IF NEW.number = 1 THEN NEW.word := 'other';"
+                    " NEW.secret := 'canary-new'; NEW.parent := 1; END IF; RETURN NEW;")  # fmt: skip
+    cause = Cause(THINGS, COUNT, "range", "7")
+    assert _fix(things, {COUNT: "1"}, cause, keys=[("m", "1"), ("m", "2")], expected=2).cured == 2
+    ((one, two),) = records(things, left_over(things)[0].id)
+    both = {COUNT: ("-1", "1"), "seen": (None, "2024-01-01 00:00:00+00")}
+    assert (one.key, one.values) == (("m", "1"), both | {"word": ("Word", "other"), "parent": (None, "1")})
+    assert (two.key, two.values) == (("m", "2"), both)
+    assert (one.secrets, two.secrets) == (("secret",), ())
+    assert "canary" not in repr(things.execute("SELECT c::text FROM briefly_migration.correction AS c").fetchall())
+
+
+def test_without_triggers_no_other_text_is_kept(things: Session) -> None:
+    trigger(things, "RETURN NEW;", when="BEFORE INSERT")
+    things.execute(sql.SQL("CREATE TRIGGER off AFTER UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION act();"
+                           " ALTER TABLE {t} DISABLE TRIGGER off").format(t=TABLE))  # fmt: skip
+    place = find_place(things, PLAN, THINGS)
+    columns = asked(things, place.table, place.here)
+    assert fixing._beside(things, place, columns, {COUNT: "1"}) == ()
+    things.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER off").format(TABLE))
+    assert {"word", "secret"} < {column.name for column in fixing._beside(things, place, columns, {COUNT: "1"})}
 
 
 def _correct(connection: Session, *key: str, **changes: str) -> None:

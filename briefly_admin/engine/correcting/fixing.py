@@ -16,11 +16,11 @@ from briefly_admin.domain.findings import FindingClass
 from briefly_admin.engine.correcting import outbox
 from briefly_admin.engine.correcting.answers import answering, invalid, reason, settle_session, told
 from briefly_admin.engine.correcting.causes import Keys, same_key, search, typed_keys
-from briefly_admin.engine.correcting.columns import asked
+from briefly_admin.engine.correcting.columns import Asked, asked
 from briefly_admin.engine.correcting.place import Place, checked_key, find_place
 from briefly_admin.engine.correcting.values import require_changeable, typed, value_faults
 from briefly_admin.engine.correcting.verdict import faults, some_rows
-from briefly_admin.engine.correcting.writing import alone, deed_of, sets
+from briefly_admin.engine.correcting.writing import alone, deed_of, recorded, sets, texts
 from briefly_admin.engine.retry import Verdict, classify
 from briefly_admin.engine.target import Connection, Target
 from briefly_admin.plans.base import Plan
@@ -37,6 +37,11 @@ _NOTHING: Final = "Nothing was changed."
 _BLOCKING: Final = frozenset({FindingClass.BLOCKING})
 _KEYS: Final = sql.SQL("pg_temp.briefly_fix_key")
 _ROWS: Final = sql.SQL("pg_temp.briefly_fix")
+_TRIGGERS: Final = """
+SELECT EXISTS (SELECT FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 16 <> 0
+  AND (tgrelid = to_regclass(%(name)s) OR tgrelid IN (SELECT relid FROM pg_partition_tree(to_regclass(%(name)s)))))
+"""
+"""Whether any fires on an UPDATE (bit 16 of its type), of the table or of its partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class _Fix:
     cause: Cause
     changes: Changes
     secrets: frozenset[str]
+    beside: Sequence[Asked] = ()
+    """Other columns that triggers may change; their changes are recorded, too."""
 
     @property
     def told(self) -> list[str]:
@@ -87,7 +94,7 @@ def fix(
             wrong = value_faults(connection, columns, changes)
             if wrong:
                 raise invalid({name: [words] for name, words in wrong.items()})
-            work = _Fix(place, cause, changes, place.table.secrets)
+            work = _Fix(place, cause, changes, place.table.secrets, _beside(connection, place, columns, changes))
             rows, more = _collect(connection, work, keys, excluded, most)
             if keep and rows != expected:
                 raise _moved(rows)
@@ -96,6 +103,13 @@ def fix(
                 _require_clean(fixed)
                 _record(connection, work, deed)
             return fixed
+
+
+def _beside(connection: Connection, place: Place, columns: Sequence[Asked], changes: Changes) -> Sequence[Asked]:
+    """Where the table has no trigger nothing else can change, and no other text has to be kept."""
+    name = place.here.identifier.as_string(connection)
+    row = connection.execute(_TRIGGERS, {"name": name}).fetchone()
+    return [column for column in recorded(columns) if column.name not in changes] if row and row[0] else ()
 
 
 @contextmanager
@@ -123,6 +137,7 @@ def _collect(connection: Connection, work: _Fix, keys: Keys | None, excluded: Ke
         sql.SQL("o.{}::text AS {}").format(sql.Identifier(name), sql.Identifier(f"b{at}"))
         for at, name in enumerate(work.told)
     ]
+    before += [sql.SQL("{} AS {}").format(text, sql.Identifier(f"t{at}")) for at, text in enumerate(texts(work.beside))]
     listed = sql.SQL(", ").join([sql.SQL("x.*"), *before])
     joined = sql.SQL("FROM {} AS o JOIN ({}) AS x ON {}").format(
         place.here.identifier, typed_keys(place, sql.SQL("SELECT key FROM {}").format(_KEYS)),
@@ -218,10 +233,10 @@ def _cause_columns(work: _Fix) -> set[str]:
 def _undone(connection: Connection, work: _Fix) -> dict[tuple[str, ...], str]:
     """Rows that triggers left as they were, or took away."""
     place = work.place
-    texts = {column.name: column for column in place.here.columns}
+    here = {column.name: column for column in place.here.columns}
     same = [
         sql.SQL("(o.{c}::text IS NOT DISTINCT FROM f.{b} AND f.{b} IS DISTINCT FROM ({v})::text)").format(
-            c=sql.Identifier(name), b=sql.Identifier(f"b{at}"), v=typed(texts[name], work.changes[name])
+            c=sql.Identifier(name), b=sql.Identifier(f"b{at}"), v=typed(here[name], work.changes[name])
         )
         for at, name in enumerate(work.told)
     ]
@@ -287,7 +302,17 @@ def _record(connection: Connection, work: _Fix, deed: Deed) -> None:
         )
         for name in work.changes
     ]  # fmt: skip
+    beside = [
+        sql.SQL(" || CASE WHEN {b} IS DISTINCT FROM {after} THEN jsonb_build_object({}) ELSE '{{}}' END").format(
+            outbox.change(column.name, before, after, secret=column.secret), b=before, after=after
+        )
+        for column, before, after in zip(
+            work.beside, (sql.Identifier("f", f"t{at}") for at in range(len(work.beside))), texts(work.beside),
+            strict=True,
+        )
+    ]  # fmt: skip
     outbox.write(
         connection, deed, work.place.table.name, keys=_key_of_fix(work.place),
-        changes=sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(parts)), source=work.joined,
+        changes=sql.SQL("jsonb_build_object({}){}").format(sql.SQL(", ").join(parts), sql.SQL("").join(beside)),
+        source=work.joined,
     )  # fmt: skip

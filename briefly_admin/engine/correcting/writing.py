@@ -137,22 +137,22 @@ def _lock(
 ) -> Mapping[str, str | None]:
     """The row's texts before, by column: of those that are recorded. Raises Refused where it is another one by now."""
     query = sql.SQL("SELECT {} FROM {} AS o WHERE {} FOR UPDATE OF o").format(
-        sql.SQL(", ").join([VERSION, *_texts(_recorded(columns))]), place.here.identifier, place.is_row("o", key)
+        sql.SQL(", ").join([VERSION, *texts(recorded(columns))]), place.here.identifier, place.is_row("o", key)
     )
     row = connection.execute(query).fetchone()
     if row is None:
         raise place.no_row(key)
     if row[0] != version:
         raise Refused(MEANWHILE, remedy=_NOTHING)
-    return {column.name: text for column, text in zip(_recorded(columns), row[1:], strict=True)}
+    return {column.name: text for column, text in zip(recorded(columns), row[1:], strict=True)}
 
 
-def _recorded(columns: Sequence[Asked]) -> list[Asked]:
+def recorded(columns: Sequence[Asked]) -> list[Asked]:
     """Columns whose change is recorded, whoever made it: a trigger may change what nobody typed."""
     return [column for column in columns if not column.why_fixed]
 
 
-def _texts(columns: Sequence[Asked]) -> list[sql.Composable]:
+def texts(columns: Sequence[Asked]) -> list[sql.Composable]:
     """The columns' texts; of a secret one what tells it from another, which stays in the database's transaction."""
     return [
         sql.SQL("md5(o.{}::text)" if column.secret else "o.{}::text").format(sql.Identifier(column.name))
@@ -245,7 +245,7 @@ def _record(
 ) -> None:  # fmt: skip
     """Raises Refused where triggers undid the change, or took the row away."""
     query = sql.SQL("SELECT {} FROM {} AS o WHERE {}").format(
-        sql.SQL(", ").join(_texts(_recorded(columns))), place.here.identifier, place.is_row("o", key)
+        sql.SQL(", ").join(texts(recorded(columns))), place.here.identifier, place.is_row("o", key)
     )
     row = connection.execute(query).fetchone()
     after = dict(zip(before, row, strict=True)) if row else {}
