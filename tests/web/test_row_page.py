@@ -329,3 +329,15 @@ def test_a_viewer_reads_and_changes_nothing(client_as: ClientAs, broken: str, se
         send(viewer, f"/rows/users{path}?key={broken}", 403, form={"value-email": "a@b.example", "reason": "x"})
     assert client_as(NOBODY).get(f"/rows/users?key={broken}").status_code == 303
     assert email_of(settings.target_database_url, broken).startswith("nonsense")
+
+
+def test_a_column_unknown_to_the_plan_is_told_as_unread(
+    client_as: ClientAs, settings: Settings, sample_data: dict[str, int]
+) -> None:
+    assert sample_data
+    with psycopg.connect(settings.target_database_url) as connection:
+        (key,) = connection.execute("SELECT id::text FROM users LIMIT 1").fetchone() or ("",)
+        connection.execute("ALTER TABLE users ADD stranger text DEFAULT 'canary-4711'")
+    page = look(client_as("viewer"), f"/rows/users?key={key}")
+    assert "not shown: the plan does not know this column" in page.one("main").text
+    assert "canary" not in page.one("main").text
