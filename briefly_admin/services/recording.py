@@ -1,6 +1,7 @@
 """The record of corrections: taken over from the target into table, quarantine and audit trail, once each."""
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
@@ -44,21 +45,25 @@ class Recorder:
     def _take_over(self, connection: Connection, target: TargetConnection, deed: Deed, target_id: str) -> None:
         count, last = 0, None
         after: _After = {}
+        secrets: set[str] = set()  # triggers may have changed others in some rows only
         for rows in correcting.records(target, deed.id):
             corrections.add(connection, deed=deed.id, target_id=target_id, by=deed.by, rows=rows)
             _gather(after, rows)
+            secrets.update(*(row.secrets for row in rows))
             count, last = count + len(rows), rows[-1]
         if last is None:  # another settled it between the look and the lock
             return
         corrections.note_quarantine(connection, deed.id)
         role = Role(deed.role) if deed.role in set(Role) else Role.VIEWER
         actor = Actor(deed.by, role, deed.via, deed.address)
-        action, object_, details = self._event(deed, last, count, after)
+        action, object_, details = self._event(deed, last, count, after, secrets)
         self._audit.write(connection, actor, action, object_, details)
 
-    def _event(self, deed: Deed, row: CorrectedRow, count: int, after: _After) -> tuple[str, str, dict[str, Any]]:
+    def _event(
+        self, deed: Deed, row: CorrectedRow, count: int, after: _After, secrets: AbstractSet[str]
+    ) -> tuple[str, str, dict[str, Any]]:
         details: dict[str, Any] = {
-            "deed": str(deed.id), "table": row.table, "fields": sorted(row.values), "secret_fields": list(row.secrets),
+            "deed": str(deed.id), "table": row.table, "fields": sorted(after), "secret_fields": sorted(secrets),
             "at": row.at.isoformat(),
         }  # fmt: skip
         if deed.cause is not None:

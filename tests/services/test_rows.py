@@ -270,7 +270,8 @@ def test_a_fix_is_one_event_and_each_row_has_its_record(stage: Stage, target: Ta
 def test_a_fixs_event_tells_no_value(stage: Stage, target: Target, rows: RowService) -> None:
     target.execute(
         "CREATE FUNCTION each_its_own() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN NEW.expires_at = now() + random() * interval '1 day'; RETURN NEW; END $$;"
+        " $$ BEGIN NEW.expires_at = now() + random() * interval '1 day'; IF NEW.id = (SELECT id FROM oauth_tokens ORDER BY id LIMIT 1)"
+        " THEN NEW.refresh_token := 'canary-4712'; END IF; RETURN NEW; END $$;"
         "CREATE TRIGGER own BEFORE UPDATE ON oauth_tokens FOR EACH ROW EXECUTE FUNCTION each_its_own()"
     )
     keys = [str(key) for (key,) in target.execute("SELECT id FROM oauth_tokens ORDER BY id LIMIT 2").fetchall()]
@@ -279,7 +280,7 @@ def test_a_fixs_event_tells_no_value(stage: Stage, target: Target, rows: RowServ
     changes = {"access_token": "canary-4711", "expires_at": "2030-01-02 00:00:00+00"}
     assert rows.fix(stage.olga, cause, changes, expected=2).recorded
     details = stage.services.audit.list(stage.ana)[0].details
-    assert (details["fields"], details["secret_fields"]) == (["expires_at"], ["access_token"])
+    assert (details["fields"], details["secret_fields"]) == (["expires_at"], ["access_token", "refresh_token"])
     assert details["values"] == {"expires_at": {"differs": True}}
     assert "canary" not in json.dumps(details)
 
