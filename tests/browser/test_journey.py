@@ -186,6 +186,8 @@ def assert_accessible(visitor: Visitor) -> None:
 
 def test_an_operator_and_a_viewer_are_refused(visit: Callable[..., Visitor], program: Program) -> None:
     program.command("backup", "create")
+    backup = re.search(r'"name": "(backup_\d+)"', program.command("backup", "list", "--json"))
+    assert backup
     for role in ("operator", "viewer"):
         password = f"a long enough password for {role}"
         program.command("admin", "create", f"{role}@example.com", "--role", role, stdin=f"{password}\n")
@@ -195,9 +197,6 @@ def test_an_operator_and_a_viewer_are_refused(visit: Callable[..., Visitor], pro
         expect(visitor.page.get_by_role("link", name="Roll back")).to_have_count(0)
         visitor.expected.add(403)
         visitor.go("/runs/new" if role == "viewer" else "/admins")
-        name = program.command("backup", "list", "--json")
-        backup = re.search(r'"name": "(backup_\d+)"', name)
-        assert backup
         visitor.go(f"/backups/{backup[1]}/rollback")
         expect(visitor.page.locator("main")).to_contain_text("role")
 
