@@ -6,8 +6,10 @@ from uuid import uuid4
 import psycopg
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from briefly_admin.domain.corrections import Cause, Deed
+from briefly_admin.engine.target import Target
 from briefly_admin.plans.base import Column, ForeignKey, Plan, Relation, Repair, Table, Unique
 
 Session = psycopg.Connection[Any]
@@ -124,3 +126,15 @@ def trigger(connection: Session, body: str, *, table: str = THINGS, when: str = 
             sql.Identifier(table)
         )
     )
+
+
+def filled(url: str) -> str:
+    """The address, once the tables of `create` are made there."""
+    with Target(url).session() as session:
+        create(session)
+    return url
+
+
+def target_of(connection: Session) -> Target:
+    """The target that the session is of, for what opens sessions of its own."""
+    return Target(make_conninfo(connection.info.dsn, password=connection.info.password))

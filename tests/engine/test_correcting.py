@@ -19,7 +19,19 @@ from briefly_admin.engine.correcting.verdict import faults, some_rows
 from briefly_admin.engine.target import Target
 from briefly_admin.engine.validate import blocked_rows
 from briefly_admin.plans.unified import UNIFIED
-from tests.engine.hand_made import COUNT, PLAN, SECRET, THINGS, WHOLE, Session, add, create, deed, trigger
+from tests.engine.hand_made import (
+    COUNT,
+    PLAN,
+    SECRET,
+    THINGS,
+    WHOLE,
+    Session,
+    add,
+    deed,
+    filled,
+    target_of,
+    trigger,
+)
 
 Call = Callable[[], object]
 
@@ -27,10 +39,7 @@ Call = Callable[[], object]
 @pytest.fixture(scope="module")
 def target_template(module_databases: Callable[[str], str]) -> str:
     """The tables of `create`, made once."""
-    url = module_databases("")
-    with Target(url).session() as session:
-        create(session)
-    return url
+    return filled(module_databases(""))
 
 
 @pytest.fixture
@@ -61,11 +70,9 @@ def _check(connection: Session, *key: str, **changes: str | None) -> ShownRow:
 
 
 def _correct(connection: Session, row: ShownRow, **changes: str | None) -> ShownRow:
-    return correct_row(_target(connection), PLAN, row.table, row.key, version=row.version, changes=changes, deed=deed())
-
-
-def _target(connection: Session) -> Target:
-    return Target(make_conninfo(connection.info.dsn, password=connection.info.password))
+    return correct_row(
+        target_of(connection), PLAN, row.table, row.key, version=row.version, changes=changes, deed=deed()
+    )
 
 
 def _field(row: ShownRow, name: str) -> RowField:
@@ -234,7 +241,7 @@ def test_a_schema_that_looks_at_whole_rows(connection: Session) -> None:
     def correct(key: str, **changes: str) -> ShownRow:
         row = read_row(connection, WHOLE, "ranges", (key,))
         return correct_row(
-            _target(connection), WHOLE, "ranges", (key,), version=row.version, changes=changes, deed=deed()
+            target_of(connection), WHOLE, "ranges", (key,), version=row.version, changes=changes, deed=deed()
         )  # fmt: skip
 
     with pytest.raises(InvalidRequest) as raised:  # though it is told of a field that was not changed

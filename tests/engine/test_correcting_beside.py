@@ -7,7 +7,6 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from briefly_admin.domain.corrections import Cause, Changes, Fixed
 from briefly_admin.domain.errors import BrieflyError, Refused, Unavailable
@@ -15,7 +14,7 @@ from briefly_admin.engine.correcting import correct_row, fix, fixing, left_over,
 from briefly_admin.engine.correcting.columns import asked
 from briefly_admin.engine.correcting.place import find_place
 from briefly_admin.engine.target import Target
-from tests.engine.hand_made import COUNT, PLAN, THINGS, Session, create, deed, trigger
+from tests.engine.hand_made import COUNT, PLAN, THINGS, Session, deed, filled, target_of, trigger
 
 RANGE = Cause(THINGS, COUNT, "range")
 TABLE = sql.Identifier("public", THINGS)
@@ -24,10 +23,7 @@ TABLE = sql.Identifier("public", THINGS)
 @pytest.fixture(scope="module")
 def target_template(module_databases: Callable[[str], str]) -> str:
     """The tables of `create`, made once."""
-    url = module_databases("")
-    with Target(url).session() as session:
-        create(session)
-    return url
+    return filled(module_databases(""))
 
 
 @pytest.fixture
@@ -37,12 +33,8 @@ def things(target_database: str) -> Iterator[Session]:
         yield session
 
 
-def _target(connection: Session) -> Target:
-    return Target(make_conninfo(connection.info.dsn, password=connection.info.password))
-
-
 def _fix(connection: Session, changes: Changes, cause: Cause = RANGE, **more: Any) -> Fixed:
-    return fix(_target(connection), PLAN, cause, changes, deed=deed(cause), **more)
+    return fix(target_of(connection), PLAN, cause, changes, deed=deed(cause), **more)
 
 
 def _many(connection: Session, count: int, **columns: str) -> None:
@@ -105,7 +97,7 @@ def test_without_triggers_no_other_text_is_kept(things: Session) -> None:
 
 def _correct(connection: Session, *key: str, **changes: str) -> None:
     row = read_row(connection, PLAN, THINGS, key)
-    correct_row(_target(connection), PLAN, THINGS, key, version=row.version, changes=changes, deed=deed())
+    correct_row(target_of(connection), PLAN, THINGS, key, version=row.version, changes=changes, deed=deed())
 
 
 def _mails(connection: Session) -> list[str]:
@@ -139,7 +131,7 @@ def test_of_two_corrections_to_one_value_that_must_be_unique_one_wins(
     first = Thread(target=run, args=(lambda: _correct(things, "d", "4", mail="same@b.co"),))
     first.start()
     assert judged.wait(10)
-    with _target(things).session() as other:
+    with target_of(things).session() as other:
         if second == "row":
             late = Thread(target=run, args=(lambda: _correct(other, "e", "5", mail="SAME@b.co"),))
         else:

@@ -9,7 +9,6 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from briefly_admin.domain.corrections import Cause, Changes, Fixed
 from briefly_admin.domain.errors import BrieflyError, Busy, InvalidRequest, NotFound, Refused
@@ -21,7 +20,7 @@ from briefly_admin.engine.correcting.place import find_place
 from briefly_admin.engine.target import Target
 from briefly_admin.engine.validate import examine
 from briefly_admin.plans.unified import UNIFIED
-from tests.engine.hand_made import COUNT, PLAN, SECRET, THINGS, Session, add, create, deed, trigger
+from tests.engine.hand_made import COUNT, PLAN, SECRET, THINGS, Session, add, create, deed, target_of, trigger
 
 RANGE = Cause(THINGS, COUNT, "range")
 TABLE = sql.Identifier("public", THINGS)
@@ -53,14 +52,10 @@ def things(target_database: str) -> Iterator[Session]:
         yield session
 
 
-def _target(connection: Session) -> Target:
-    return Target(make_conninfo(connection.info.dsn, password=connection.info.password))
-
-
 def _fix(
     connection: Session, changes: Changes, cause: Cause = RANGE, *, expected: int | None = None, **more: Any
 ) -> Fixed:
-    return fix(_target(connection), PLAN, cause, changes, deed=deed(cause), expected=expected, **more)
+    return fix(target_of(connection), PLAN, cause, changes, deed=deed(cause), expected=expected, **more)
 
 
 def _counts(connection: Session) -> list[int | None]:
